@@ -40,7 +40,7 @@
 //! # The map
 //!
 //! - [`message`]: etcd's messages, and which is answered by which.
-//! - `frame`, `status`, [`Error`]: gRPC, and what the end of a call means.
+//! - `frame`, `status`, [`Error`]: gRPC, and what the end of a call means. `dates`: of pages and certificates.
 //! - `members`: which member is asked. `following`: how far a watch has come. `term`: how long a lease is held.
 //! - `client`: all that waits: sockets, TLS, tries, checks.
 //!
@@ -48,6 +48,7 @@
 
 mod client;
 mod config;
+mod dates;
 mod error;
 mod following;
 mod frame;
@@ -56,7 +57,7 @@ pub mod message;
 mod status;
 mod term;
 
-pub use client::{Ask, Etcd, Lease, Pages, Watch, WatchEvent};
+pub use client::{Ask, Etcd, Lease, MemberPage, Pages, Watch, WatchEvent, own_certificate_end};
 pub use config::{Config, ConfigError, TlsFiles, User};
 pub use error::Error;
 

@@ -1,17 +1,14 @@
 //! Asks members how they are: those that have said nothing for a while, those that a try has failed at, and those that were given
 //! up. `Maintenance/Status` is answered by the member itself, also without a leader.
 
-use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Weak};
 
 use smol::Timer;
 use smol::channel::Receiver;
 
-use super::connection::Head;
-use super::{Inner, framed, now};
+use super::{Inner, now};
 use crate::etcd::Error;
 use crate::etcd::members::{Check, Input, MemberId};
-use crate::etcd::message::{Call, StatusRequest, StatusResponse};
 use crate::within::{until, within};
 
 /// Checks what is due, until the client is gone.
@@ -58,19 +55,6 @@ impl Inner {
                 Check::Silent
             }
         }
-    }
-
-    async fn status(&self, id: MemberId, limit: std::time::Duration) -> Result<StatusResponse, Error> {
-        let mut connection = self.connection(id).await?;
-        // Without a token: that costs a member that has none much more than this.
-        let head = Head {
-            path: StatusRequest::PATH,
-            token: None,
-            limit: Some(limit),
-            is_sent: &AtomicBool::new(false),
-        };
-        let frame = framed(&StatusRequest {}).ok_or(Error::unavailable("it cannot be framed"))?;
-        self.read(connection.call(head, frame).await?)
     }
 
     /// The connection to this member is dead: what waits for it ends now.

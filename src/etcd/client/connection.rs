@@ -70,7 +70,7 @@ impl Connection {
         let socket = socket.map_err(|error| failed(&error))?;
         socket.set_nodelay(true).map_err(|error| failed(&error))?;
         let sender = if endpoint.is_tls {
-            let connector = tls::connector(files).map_err(|error| failed(&error))?;
+            let connector = tls::connector(files, tls::HTTP2).map_err(|error| failed(&error))?;
             let name = ServerName::try_from(endpoint.host.clone()).map_err(|error| failed(&error))?;
             let stream = connector.connect(name, socket.clone()).await.map_err(|error| failed(&error))?;
             begin(stream, spawn).await

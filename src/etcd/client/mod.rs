@@ -6,6 +6,7 @@ mod checks;
 mod connection;
 mod lease;
 mod pages;
+mod probe;
 mod thread;
 mod tls;
 mod token;
@@ -24,6 +25,7 @@ use smol::channel::{Receiver, Sender};
 
 pub use lease::Lease;
 pub use pages::Pages;
+pub use probe::{MemberPage, own_certificate_end};
 pub use watch::{Watch, WatchEvent};
 
 use super::config::Endpoint;
@@ -89,7 +91,7 @@ impl Etcd {
         let config = config.within_bounds();
         let endpoints = config.endpoints()?;
         if endpoints.iter().any(|endpoint| endpoint.is_tls) {
-            tls::connector(&config.tls)?;
+            tls::connector(&config.tls, tls::HTTP2)?;
         }
         let pauses = Pauses {
             check_interval: config.check_interval,

@@ -1,4 +1,4 @@
-//! TLS to a member: rustls, with the files of [`TlsFiles`] and `h2` as the protocol inside.
+//! TLS to a member: rustls, with the files of [`TlsFiles`].
 
 use std::fs;
 use std::path::Path;
@@ -12,8 +12,11 @@ use futures_rustls::rustls::{ClientConfig, RootCertStore};
 
 use crate::etcd::{ConfigError, TlsFiles};
 
-/// What the files say now.
-pub(super) fn connector(files: &TlsFiles) -> Result<TlsConnector, ConfigError> {
+/// The protocol inside that etcd's API has.
+pub(super) const HTTP2: &[u8] = b"h2";
+
+/// What the files say now, for this protocol inside.
+pub(super) fn connector(files: &TlsFiles, protocol: &[u8]) -> Result<TlsConnector, ConfigError> {
     let ca = files.ca.as_deref().ok_or(ConfigError::NoCa)?;
     let mut roots = RootCertStore::empty();
     for certificate in certificates(ca)? {
@@ -33,11 +36,11 @@ pub(super) fn connector(files: &TlsFiles) -> Result<TlsConnector, ConfigError> {
             builder.with_client_auth_cert(certificates(cert)?, key).map_err(|error| wrong(path, error))?
         }
     };
-    config.alpn_protocols = vec![b"h2".to_vec()];
+    config.alpn_protocols = vec![protocol.to_vec()];
     Ok(Arc::new(config).into())
 }
 
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, ConfigError> {
+pub(super) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, ConfigError> {
     let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&read(path)?).collect();
     match certificates {
         Ok(certificates) if certificates.is_empty() => Err(wrong(path, "there is no certificate in it")),

@@ -32,6 +32,16 @@ pub(super) fn shown(bytes: usize) -> String {
     unit.map_or_else(|| bytes.to_string(), |(unit, name)| format!("{}{name}", bytes / unit))
 }
 
+/// Writes a number of bytes for people, in the unit that leaves few digits.
+pub(super) fn short(len: u64) -> String {
+    match len as f64 {
+        n if n >= 1_073_741_824.0 => format!("{:.1} GiB", n / 1_073_741_824.0),
+        n if n >= 1_048_576.0 => format!("{:.1} MiB", n / 1_048_576.0),
+        n if n >= 1_024.0 => format!("{:.1} KiB", n / 1_024.0),
+        n => format!("{n:.0} B"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -82,12 +82,37 @@ pub trait StoreFigures: Send + Sync {
     fn deadlines(&self) -> usize;
     /// What keeps it.
     fn keeper(&self) -> Keeper;
+    /// The process that holds its names, where several serve it.
+    fn holder(&self) -> Option<HolderFigures>;
     /// Its slaves.
     fn slaves(&self) -> Vec<Arc<SlaveEntry>>;
     /// Processes that watch it.
     fn watchers(&self) -> usize;
     /// The primary that it follows, where that is a kvnode.
     fn primary(&self) -> Option<PrimaryFigures>;
+}
+
+/// Which of the processes that serve one store holds its names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HolderFigures {
+    /// This one.
+    This,
+    /// That of another node.
+    Node(Arc<str>),
+    /// None, as far as is known here.
+    None,
+}
+
+impl HolderFigures {
+    /// Its node, seen from the node `own`; `None`: no process holds. (So it is where the key in etcd names this node, whose process has given
+    /// the names up.)
+    pub fn node<'a>(&'a self, own: &'a str) -> Option<&'a str> {
+        match self {
+            Self::This => Some(own),
+            Self::Node(node) => Some(&**node).filter(|node| *node != own),
+            Self::None => None,
+        }
+    }
 }
 
 /// The primary that a store follows, a kvnode.
@@ -302,6 +327,14 @@ mod tests {
             assert_eq!(watch.counts()[place], 1, "{served:?}");
             assert_eq!(watch.counts().iter().sum::<u64>(), 1);
         }
+    }
+
+    #[test]
+    fn a_node_whose_process_has_given_the_names_up_holds_none() {
+        assert_eq!(HolderFigures::This.node("a@h"), Some("a@h"));
+        assert_eq!(HolderFigures::Node("b@h".into()).node("a@h"), Some("b@h"));
+        assert_eq!(HolderFigures::Node("a@h".into()).node("a@h"), None);
+        assert_eq!(HolderFigures::None.node("a@h"), None);
     }
 
     #[test]

@@ -1,9 +1,11 @@
 //! A store that several processes serve. One process at a time holds the store's names: the holder follows the slaves, and writes what is
 //! kept of them. The other processes follow none, and name the holder.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use super::KeyValueServer;
+use super::figures::HolderFigures;
 use super::ranked::{Ranked, rank};
 use super::reason::Reason;
 use super::slaves::TooManySlaves;
@@ -15,16 +17,42 @@ use crate::store::{Store, StoreError};
 /// How the process stands to the others that serve the store.
 #[derive(Default)]
 pub(super) struct Holding {
+    /// Several processes serve the store.
+    is_by_turns: bool,
     /// Another holds, or none does. It changes while the lock of notes is held, so that none is written behind a change.
     is_elsewhere: AtomicBool,
     /// The process that holds, as far as is known.
     holder: Ranked<rank::Alone, Option<Pid>>,
+    /// Looks for keys that have ended that found no process that holds, one after the other.
+    looks_without: AtomicU32,
 }
+
+/// After so many looks that found no holder, each a second behind the one before, this process removes keys that have ended as the
+/// holder would: longer than any change of holders takes.
+const LOOKS_WITHOUT_MAX: u32 = 30;
 
 impl Holding {
     /// Whether the slaves are another process's, and what is kept of them too.
     pub(super) fn is_elsewhere(&self) -> bool {
         self.is_elsewhere.load(Ordering::Acquire)
+    }
+
+    /// The node of the process that holds, as far as is known, where another than this one does.
+    fn node(&self) -> Option<Arc<str>> {
+        self.holder.lock().as_ref().map(|holder| Arc::clone(&holder.node))
+    }
+
+    /// A look for keys that have ended: whether this process removes them. The holder does; where there was none for long, all do.
+    pub(super) fn look_for_ended(&self) -> bool {
+        if !self.is_elsewhere() {
+            return true;
+        }
+        if self.holder.lock().is_some() {
+            self.looks_without.store(0, Ordering::Relaxed);
+            return false;
+        }
+        // It wraps around in a hundred years.
+        self.looks_without.fetch_add(1, Ordering::Relaxed) >= LOOKS_WITHOUT_MAX
     }
 }
 
@@ -32,7 +60,8 @@ impl<S: Store> KeyValueServer<S> {
     /// The same, of a store that other processes serve too: it follows no slaves and keeps nothing of them until it
     /// [holds](Self::hold) the store.
     pub fn held_by_turns(mut self) -> Self {
-        self.holding = Holding { is_elsewhere: AtomicBool::new(true), ..Holding::default() };
+        self.holding =
+            Holding { is_by_turns: true, is_elsewhere: AtomicBool::new(true), ..Holding::default() };
         self
     }
 
@@ -107,6 +136,15 @@ impl<S: Store> KeyValueServer<S> {
         *self.holding.holder.lock() = holder;
     }
 
+    /// Which process holds the store, as far as is known; `None` for a store that this process alone serves.
+    pub(super) fn holder(&self) -> Option<HolderFigures> {
+        match (self.holding.is_by_turns, self.holding.is_elsewhere()) {
+            (false, _) => None,
+            (true, false) => Some(HolderFigures::This),
+            (true, true) => Some(self.holding.node().map_or(HolderFigures::None, HolderFigures::Node)),
+        }
+    }
+
     /// Answers a request that is the holder's to carry out, by `{:error, {:held_by, pid}}`, with `nil` where no process holds; gives
     /// whether it is answered.
     pub(super) fn refer_to_holder(
@@ -129,5 +167,26 @@ impl<S: Store> KeyValueServer<S> {
             };
         });
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_holder_removes_what_has_ended_and_others_where_there_was_none_for_long() {
+        assert!(Holding::default().look_for_ended(), "no other process has this store");
+        let holding =
+            Holding { is_by_turns: true, is_elsewhere: AtomicBool::new(true), ..Holding::default() };
+        let looks = |count| (0..count).map(|_| holding.look_for_ended()).collect::<Vec<bool>>();
+        assert_eq!(looks(LOOKS_WITHOUT_MAX), vec![false; LOOKS_WITHOUT_MAX as usize]);
+        assert_eq!(looks(2), [true; 2]);
+        *holding.holder.lock() = Some(Pid { node: "b@h".into(), id: 1, serial: 0, creation: 1 });
+        assert_eq!(looks(2), [false; 2]);
+        *holding.holder.lock() = None;
+        assert_eq!(looks(LOOKS_WITHOUT_MAX), vec![false; LOOKS_WITHOUT_MAX as usize], "counted anew");
+        holding.is_elsewhere.store(false, Ordering::Release);
+        assert_eq!(looks(1), [true]);
     }
 }

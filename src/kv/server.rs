@@ -26,7 +26,7 @@ use super::write::{
 };
 use super::{Cast, Follow, Request, SlaveEntry, SlaveWrites, StateShape, state, status};
 use crate::etf::{Pid, TermError, TermView, TermWriter, key};
-use crate::kv::figures::{PrimaryFigures, Served, StoreFigures, StoreWatch};
+use crate::kv::figures::{HolderFigures, PrimaryFigures, Served, StoreFigures, StoreWatch};
 use crate::log::OnceFlag;
 use crate::process::{Caller, Dispatch, Effect, GenServer, Process, SkippedMessage, Turn};
 use crate::replica::downstream::Input;
@@ -451,13 +451,15 @@ impl<S: Store> GenServer for KeyValueServer<S> {
             }
             Some(Request::Status) => {
                 self.watch.count(Served::Other);
-                let slaves = self.slaves();
+                let (slaves, node) = (self.slaves(), Arc::clone(&turn.me.pid.node));
                 self.upstream.with(|machine| {
                     turn.reply(caller, |w| {
                         let watches = self.confirmations.watches.len();
                         let (store, figures, seq) = (&self.store, &*self.watch, Source::seq(self));
                         let (upstream, slaves) = (machine, &slaves[..]);
-                        status::write(w, &status::Of { store, figures, watches, upstream, seq, slaves });
+                        let (holder, node) = (Self::holder(self), &*node);
+                        let of = status::Of { store, figures, watches, holder, node, upstream, seq, slaves };
+                        status::write(w, &of);
                     });
                 });
                 Ok(())
@@ -604,6 +606,10 @@ impl<S: Store> StoreFigures for KeyValueServer<S> {
 
     fn keeper(&self) -> Keeper {
         self.store.keeper()
+    }
+
+    fn holder(&self) -> Option<HolderFigures> {
+        Self::holder(self)
     }
 
     fn slaves(&self) -> Vec<Arc<SlaveEntry>> {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::SlaveEntry;
-use super::figures::StoreWatch;
+use super::figures::{HolderFigures, StoreWatch};
 use super::reason::Reason;
 use crate::etf::text::{InspectLimits, inspect};
 use crate::etf::{TermView, TermWriter, key};
@@ -20,6 +20,10 @@ pub(super) struct Of<'a, S> {
     pub figures: &'a StoreWatch,
     /// Watches that there are.
     pub watches: usize,
+    /// The process that holds the store's names, where several serve it.
+    pub holder: Option<HolderFigures>,
+    /// The node.
+    pub node: &'a str,
     pub upstream: &'a Upstream,
     /// The number of the last write.
     pub seq: u64,
@@ -28,14 +32,15 @@ pub(super) struct Of<'a, S> {
 
 /// Writes `%{role: r, entries: n, bytes: n, incarnation: n, term: n, seq: n, primary: p, slaves: [%{name: s, state: s,
 /// stale_keys: b, withheld: n, withheld_keys: [text], kind: k, since: t, error: e}], deadlines: n, expired: n, watches: n,
-/// not_done: %{reason => n}, engine: e}`, and of a store in etcd `etcd_state: s, etcd_revision: n, etcd_members: [{url, m}]` with it. `withheld` is how many keys have a value
+/// not_done: %{reason => n}, engine: e}`, and of a store in etcd `etcd_state: s, etcd_revision: n, etcd_behind: n, etcd_heard_ms: n,
+/// etcd_leader: url, etcd_file_bytes: n, etcd_used_bytes: n, etcd_members: [{url, m}]` with it, and where several processes serve it `holder: node`. `withheld` is how many keys have a value
 /// that the slave's OTP cannot decode, and which it is therefore not sent. `seq` is the number of the last write; `since` is
 /// when a slave's state began, as `System.system_time(:millisecond)`; `kind` and `stale_keys` are `nil` for a slave that was never
 /// found. A store that a kvnode has made its slave is a `:slave`, also where it has slaves itself; else one with
 /// slaves is a `:primary`, and one without is whatever others make of it, `:single`: an Elixir primary does not tell a
 /// slave that it is one.
 pub(super) fn write<S: Store>(w: &mut TermWriter<'_>, of: &Of<'_, S>) {
-    let &Of { store, figures, watches, upstream, seq, slaves } = of;
+    let &Of { store, figures, watches, upstream, seq, slaves, .. } = of;
     let primary = upstream.primary();
     let role = match primary {
         Some(_) => "slave",
@@ -43,8 +48,9 @@ pub(super) fn write<S: Store>(w: &mut TermWriter<'_>, of: &Of<'_, S>) {
         None => "primary",
     };
     let keeper = store.keeper();
-    let more = if matches!(keeper, Keeper::Etcd(_)) { 3 } else { 0 };
-    w.map(13 + more).atom("role").atom(role);
+    let more = if matches!(keeper, Keeper::Etcd(_)) { ETCD_FIELDS } else { 0 };
+    let holds = usize::from(of.holder.is_some());
+    w.map(13 + more + holds).atom("role").atom(role);
     w.atom("entries").unsigned(store.len() as u64).atom("bytes").unsigned(store.bytes());
     w.atom("incarnation").unsigned(upstream.incarnation()).atom("term").unsigned(upstream.durable().term);
     w.atom("seq").unsigned(seq).atom("primary");
@@ -64,12 +70,33 @@ pub(super) fn write<S: Store>(w: &mut TermWriter<'_>, of: &Of<'_, S>) {
     if let Keeper::Etcd(etcd) = &keeper {
         write_etcd(w, etcd);
     }
+    if let Some(holder) = &of.holder {
+        w.atom("holder").atom(holder.node(of.node).unwrap_or("nil"));
+    }
 }
+
+/// What [`write_etcd`] writes.
+const ETCD_FIELDS: usize = 8;
 
 /// A member is `{url, state}`: `:asked` where it answers, else `:away`.
 fn write_etcd(w: &mut TermWriter<'_>, etcd: &EtcdFigures) {
     w.atom("etcd_state").atom(etcd.state.code());
     w.atom("etcd_revision").unsigned(etcd.revision);
+    let number = |w: &mut TermWriter<'_>, name, number: Option<u64>| {
+        match number {
+            Some(number) => w.atom(name).unsigned(number),
+            None => w.atom(name).atom("nil"),
+        };
+    };
+    number(w, "etcd_behind", etcd.lag.map(|lag| lag.revisions));
+    number(w, "etcd_heard_ms", etcd.lag.map(|lag| lag.heard_ms));
+    w.atom("etcd_leader");
+    match etcd.leader() {
+        Some(leader) => w.binary(leader.as_bytes()),
+        None => w.atom("nil"),
+    };
+    number(w, "etcd_file_bytes", etcd.file().map(|(file, _)| file));
+    number(w, "etcd_used_bytes", etcd.file().map(|(_, used)| used));
     w.atom("etcd_members").list(etcd.members.len());
     for member in &etcd.members {
         w.tuple(2).binary(member.endpoint.as_bytes()).atom(if member.is_asked { "asked" } else { "away" });
@@ -179,7 +206,17 @@ mod tests {
         let (store, upstream) = (MemoryStore::default(), Upstream::new(7, Membership::default(), true));
         let figures = StoreWatch::default();
         figures.count_not_done(Reason::GuardFailed);
-        let of = Of { store: &store, figures: &figures, watches: 2, upstream: &upstream, seq: 1, slaves };
+        let (holder, node) = (None, "a@h");
+        let of = Of {
+            store: &store,
+            figures: &figures,
+            watches: 2,
+            holder,
+            node,
+            upstream: &upstream,
+            seq: 1,
+            slaves,
+        };
         let status = encode(|w| write(w, &of));
         let whole = InspectLimits { text_bytes_max: usize::MAX };
         inspect(TermView::parse(&status).expect("a term"), whole)

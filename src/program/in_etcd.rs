@@ -50,7 +50,7 @@ pub(super) fn engine(config: &EtcdConfig) -> Result<EtcdEngine, StartError> {
 
 /// How a store stands to it that is not loaded yet.
 pub(super) fn figures(etcd: &InEtcd) -> EtcdFigures {
-    EtcdFigures { state: EtcdState::Loading, revision: 0, members: etcd.engine.members() }
+    EtcdFigures { state: EtcdState::Loading, revision: 0, lag: None, members: etcd.engine.members() }
 }
 
 /// Begins to open the stores. Where one can never be opened that is told, and no later one is.

@@ -14,6 +14,9 @@ use crate::store::EtcdState;
 
 /// With so many writes to come a side that is well is late.
 const LATE_WRITES: u64 = 1000;
+/// An etcd that has not answered for so long is not heard of. It is asked every two seconds.
+#[cfg(any(feature = "cli", feature = "http"))]
+const UNHEARD_SECS: f64 = 10.0;
 
 /// Whether all is well.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -81,17 +84,54 @@ pub(crate) const fn slave(state: StandingKind) -> Shown {
     }
 }
 
-/// How a store stands to its etcd. (The page says the same.)
+/// How a store stands to its etcd, and how that is, in two lines, or in one where nothing is known yet. (The page says the same.)
 #[cfg(feature = "cli")]
-pub(crate) fn etcd(etcd: &EtcdSnapshot) -> (Mood, String) {
-    let EtcdSnapshot { state, revision, members } = etcd;
+pub(crate) fn etcd(
+    etcd: &EtcdSnapshot,
+    short: impl Fn(u64) -> String,
+    bytes: impl Fn(u64) -> String,
+) -> Vec<(Mood, String)> {
+    let EtcdSnapshot { state, revision, behind, heard_secs, holder, members } = etcd;
     let asked = members.iter().filter(|member| member.asked).count();
+    let is_late = behind.is_some_and(|behind| behind >= LATE_WRITES);
+    let heard = heard_secs.filter(|secs| *secs >= UNHEARD_SECS);
     let mood = match state == EtcdState::Following.code() && asked == members.len() {
-        true => Mood::Good,
+        true if !is_late && heard.is_none() => Mood::Good,
         false if asked == 0 => Mood::Bad,
-        false => Mood::Warn,
+        _ => Mood::Warn,
     };
-    (mood, format!("etcd: {state}, revision {revision}, {asked} of {} members answer", members.len()))
+    let lag = match (behind, heard) {
+        (_, Some(secs)) => format!(", not heard of for {secs:.0} s"),
+        (Some(0), None) => ", up to date".to_owned(),
+        (Some(behind), None) => format!(", {} behind", short(*behind)),
+        (None, None) => String::new(),
+    };
+    let first =
+        format!("etcd: {state}, revision {revision}{lag}, {asked} of {} members answer", members.len());
+    if holder.is_none() && heard_secs.is_none() {
+        // It is loading, and nothing more is known.
+        return vec![(mood, first)];
+    }
+    let errors: Vec<&str> = members.iter().flat_map(|member| &member.errors).map(String::as_str).collect();
+    let mut parts = vec![match holder {
+        Some(node) => format!("names held by {node}"),
+        None => "names held by no node".to_owned(),
+    }];
+    if let Some((file, used)) = etcd.file() {
+        parts.push(format!("database {}, {} in use", bytes(file), bytes(used)));
+    }
+    match etcd.leader() {
+        Some(leader) => parts.push(format!("led by {leader}")),
+        // It is not known before anything was heard.
+        None if heard_secs.is_some() => parts.push("no leader".to_owned()),
+        None => {}
+    }
+    // What is wrong stands before what may be cut off.
+    if let Some(error) = errors.first() {
+        parts.insert(0, (*error).to_owned());
+    }
+    let is_well = errors.is_empty() && holder.is_some() && etcd.leader().is_some();
+    vec![(mood, first), (if is_well { Mood::Good } else { Mood::Bad }, format!("etcd: {}", parts.join(", ")))]
 }
 
 /// A primary, as its slave shows it.
@@ -119,7 +159,7 @@ pub(crate) fn counted(count: u64, [one, several]: [&str; 2], shown: impl Fn(u64)
 pub(crate) const NOT_DONE: [(ReasonKind, &str); 3] =
     [(ReasonKind::Failed, "failed"), (ReasonKind::Refused, "refused"), (ReasonKind::Conflict, "conflicts")];
 
-/// Everything of this for the page: `{"late": n, "requests": [word], "not_done": [[kind, words]], "slave": {state: {…}}, "primary": {state: {…}}}`.
+/// Everything of this for the page: `{"late": n, "unheard_secs": n, "requests": [word], "not_done": [[kind, words]], "slave": {state: {…}}, "primary": {state: {…}}}`.
 #[cfg(feature = "http")]
 pub(crate) fn table() -> serde_json::Value {
     let slaves = StandingKind::ALL.map(|state| (state.code(), slave(state)));
@@ -130,7 +170,7 @@ pub(crate) fn table() -> serde_json::Value {
         states.iter().map(|(code, shown)| ((*code).to_owned(), serde_json::json!(shown))).collect()
     };
     serde_json::json!({
-        "late": LATE_WRITES, "requests": requests, "not_done": not_done, "slave": object(&slaves), "primary": object(&primaries),
+        "late": LATE_WRITES, "unheard_secs": UNHEARD_SECS, "requests": requests, "not_done": not_done, "slave": object(&slaves), "primary": object(&primaries),
     })
 }
 
@@ -139,23 +179,77 @@ mod tests {
     use super::*;
     use crate::program::snapshot::EtcdMemberSnapshot;
 
+    fn shown(change: impl FnOnce(&mut EtcdSnapshot)) -> Vec<(Mood, String)> {
+        let members = [false, true, false].map(|leads| EtcdMemberSnapshot {
+            endpoint: if leads { "http://b:1" } else { "http://a:1" }.into(),
+            asked: true,
+            version: Some("3.5.1".into()),
+            leads,
+            file_bytes: Some(if leads { 900 } else { 800 }),
+            used_bytes: Some(if leads { 100 } else { 700 }),
+            errors: Vec::new(),
+        });
+        let mut snapshot = EtcdSnapshot {
+            state: "following".into(),
+            revision: 7,
+            behind: Some(0),
+            heard_secs: Some(1.5),
+            holder: Some("a@h".into()),
+            members: members.into(),
+        };
+        change(&mut snapshot);
+        etcd(&snapshot, |number| number.to_string(), |bytes| format!("{bytes} B"))
+    }
+
     #[test]
-    fn an_etcd_is_well_where_all_members_answer_and_the_store_follows() {
-        let members = |asked: &[bool]| {
-            let member = |asked: &bool| EtcdMemberSnapshot { endpoint: "http://a:1".into(), asked: *asked };
-            asked.iter().map(member).collect()
-        };
-        let shown = |state: &str, asked: &[bool]| {
-            etcd(&EtcdSnapshot { state: state.into(), revision: 7, members: members(asked) })
-        };
+    fn an_etcd_is_well_where_all_members_answer_one_leads_and_a_node_holds_the_names() {
         let text = |text: &str| text.to_owned();
         assert_eq!(
-            shown("following", &[true; 3]),
-            (Mood::Good, text("etcd: following, revision 7, 3 of 3 members answer"))
+            shown(|_| {}),
+            [
+                (Mood::Good, text("etcd: following, revision 7, up to date, 3 of 3 members answer")),
+                (
+                    Mood::Good,
+                    text("etcd: names held by a@h, database 900 B, 100 B in use, led by http://b:1")
+                )
+            ]
         );
-        assert_eq!(shown("following", &[true, false]).0, Mood::Warn);
-        assert_eq!(shown("cut", &[true]).0, Mood::Warn);
-        assert_eq!(shown("loading", &[false]).0, Mood::Bad);
+        let first = |change: fn(&mut EtcdSnapshot)| shown(change)[0].clone();
+        let second = |change: fn(&mut EtcdSnapshot)| shown(change)[1].clone();
+        assert_eq!(first(|etcd| etcd.members[0].asked = false).0, Mood::Warn);
+        assert_eq!(first(|etcd| etcd.state = "cut".into()).0, Mood::Warn);
+        assert_eq!(
+            first(|etcd| etcd.members.iter_mut().for_each(|member| member.asked = false)).0,
+            Mood::Bad
+        );
+        let (mood, line) = first(|etcd| etcd.behind = Some(1000));
+        assert_eq!((mood, line.contains("revision 7, 1000 behind, ")), (Mood::Warn, true), "{line}");
+        let (mood, line) = first(|etcd| etcd.heard_secs = Some(31.4));
+        assert_eq!(
+            (mood, line.contains("revision 7, not heard of for 31 s, ")),
+            (Mood::Warn, true),
+            "{line}"
+        );
+        assert_eq!(second(|etcd| etcd.holder = None).0, Mood::Bad);
+        let (mood, line) = second(|etcd| etcd.members[1].leads = false);
+        assert_eq!((mood, line.contains(", no leader")), (Mood::Bad, true), "{line}");
+        let (mood, line) = second(|etcd| etcd.members[2].errors = vec!["alarm:NOSPACE".into()]);
+        assert_eq!((mood, line.starts_with("etcd: alarm:NOSPACE, names")), (Mood::Bad, true), "{line}");
+        // Of a store that is loaded, and of a node before this version, less is known.
+        let little = |etcd: &mut EtcdSnapshot| {
+            (etcd.behind, etcd.heard_secs) = (None, None);
+            etcd.members.iter_mut().for_each(|member| (member.file_bytes, member.leads) = (None, false));
+        };
+        let lines: Vec<String> = shown(little).into_iter().map(|(_, line)| line).collect();
+        assert_eq!(lines, ["etcd: following, revision 7, 3 of 3 members answer", "etcd: names held by a@h"]);
+        assert_eq!(
+            shown(|etcd| {
+                little(etcd);
+                etcd.holder = None;
+            })
+            .len(),
+            1
+        );
     }
 
     #[test]

@@ -12,7 +12,7 @@ use crate::kv::figures::{Counts, PrimaryFigures, Served, StoreWatch, WatchFigure
 pub use crate::kv::reason::{Reason, ReasonKind};
 use crate::node;
 use crate::replica::{PrimaryStanding, SlaveName, SlaveState};
-use crate::store::{EtcdFigures, EtcdMember, Keeper};
+use crate::store::{EtcdFigures, EtcdMember, EtcdSeen, Keeper};
 
 /// What a node does and holds. What a node does without stores is read as if it were in here: `snapshot.version`. All of it is one
 /// map for others, without a map in it.
@@ -169,14 +169,36 @@ pub struct PrimarySnapshot {
 }
 
 /// How a store stands to the etcd that keeps it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct EtcdSnapshot {
     /// An [`EtcdState`](crate::store::EtcdState), by its word. (Text, since a newer node may have states that are not known here.)
     pub state: String,
     /// The revision of etcd up to which all is here; 0: it is not loaded yet.
     pub revision: u64,
+    /// Revisions of etcd by which the store is behind the last write to it, of any process; `None`: etcd has not said yet.
+    #[serde(default)]
+    pub behind: Option<u64>,
+    /// Seconds since etcd was asked for that last and has answered.
+    #[serde(default)]
+    pub heard_secs: Option<f64>,
+    /// The node that has the store's names; `None`: none has, as far as is known.
+    #[serde(default)]
+    pub holder: Option<String>,
     /// The members, in the order in which they were named.
     pub members: Vec<EtcdMemberSnapshot>,
+}
+
+impl EtcdSnapshot {
+    /// The URL of the member that leads, as far as is known.
+    pub fn leader(&self) -> Option<&str> {
+        self.members.iter().find(|member| member.leads).map(|member| member.endpoint.as_str())
+    }
+
+    /// The largest of the members' files, and what is in use of it, in bytes; `None`: no member has said.
+    pub fn file(&self) -> Option<(u64, u64)> {
+        let known = |member: &EtcdMemberSnapshot| Some((member.file_bytes?, member.used_bytes?));
+        self.members.iter().filter_map(known).max()
+    }
 }
 
 /// A member of etcd.
@@ -186,13 +208,52 @@ pub struct EtcdMemberSnapshot {
     pub endpoint: String,
     /// Whether it answers: else it is left alone until it answers again.
     pub asked: bool,
+    /// Its version; `None`, as the sizes: it has not answered the last question.
+    #[serde(default)]
+    pub version: Option<String>,
+    /// Whether it leads the others.
+    #[serde(default)]
+    pub leads: bool,
+    /// Bytes of its file.
+    #[serde(default)]
+    pub file_bytes: Option<u64>,
+    /// Bytes of its file that are in use.
+    #[serde(default)]
+    pub used_bytes: Option<u64>,
+    /// What is wrong with it, in its words: its alarms, and that it has no leader.
+    #[serde(default)]
+    pub errors: Vec<String>,
 }
 
-impl From<EtcdFigures> for EtcdSnapshot {
-    fn from(EtcdFigures { state, revision, members }: EtcdFigures) -> Self {
-        let shown =
-            |member: EtcdMember| EtcdMemberSnapshot { endpoint: member.endpoint, asked: member.is_asked };
-        Self { state: state.code().to_owned(), revision, members: members.into_iter().map(shown).collect() }
+impl EtcdSnapshot {
+    fn new(figures: EtcdFigures, holder: Option<String>) -> Self {
+        let EtcdFigures { state, revision, lag, members } = figures;
+        Self {
+            state: state.code().to_owned(),
+            revision,
+            behind: lag.map(|lag| lag.revisions),
+            heard_secs: lag.map(|lag| lag.heard_ms as f64 / 1000.0),
+            holder,
+            members: members.into_iter().map(EtcdMemberSnapshot::from).collect(),
+        }
+    }
+}
+
+impl From<EtcdMember> for EtcdMemberSnapshot {
+    fn from(EtcdMember { endpoint, is_asked, seen }: EtcdMember) -> Self {
+        let (file_bytes, used_bytes) =
+            (seen.as_ref().map(|seen| seen.file_bytes), seen.as_ref().map(|seen| seen.used_bytes));
+        let is_known = seen.is_some();
+        let EtcdSeen { version, leads, errors, .. } = seen.unwrap_or_default();
+        Self {
+            endpoint,
+            asked: is_asked,
+            version: is_known.then_some(version),
+            leads,
+            file_bytes,
+            used_bytes,
+            errors,
+        }
     }
 }
 
@@ -270,7 +331,7 @@ impl Program {
             let writer = watch.last_replicated_from().filter(|node| is_here(node));
             let loading = || self.etcd.as_ref().map(|etcd| Keeper::Etcd(in_etcd::figures(etcd)));
             let keeper = watch.server().map(|server| server.keeper()).or_else(loading);
-            store(&known.names, watch, writer.as_deref(), keeper)
+            store(&known.names, watch, writer.as_deref(), keeper, &of_node.node)
         });
         Snapshot {
             stores: stores.collect(),
@@ -290,12 +351,13 @@ fn logged() -> Vec<LoggedLine> {
     Vec::new()
 }
 
-/// `writer`: the connected node that has sent replicated writes without a greeting.
+/// `writer`: the connected node that has sent replicated writes without a greeting. `own`: this node.
 fn store(
     names: &StoreConfig,
     watch: &StoreWatch,
     writer: Option<&str>,
     keeper: Option<Keeper>,
+    own: &str,
 ) -> StoreSnapshot {
     let (primary, primary_standing) = match (watch.primary(), writer) {
         (Some(PrimaryFigures { node, state, seq, lag }), _) => {
@@ -324,7 +386,13 @@ fn store(
         primary_standing,
         engine: keeper.as_ref().map_or("", Keeper::code).to_owned(),
         etcd: match keeper {
-            Some(Keeper::Etcd(figures)) => Some(figures.into()),
+            Some(Keeper::Etcd(figures)) => {
+                let holder = server.as_ref().and_then(|server| server.holder());
+                Some(EtcdSnapshot::new(
+                    figures,
+                    holder.and_then(|holder| holder.node(own).map(str::to_owned)),
+                ))
+            }
             _ => None,
         },
         slaves: server

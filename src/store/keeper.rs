@@ -33,8 +33,34 @@ pub struct EtcdFigures {
     pub state: EtcdState,
     /// The revision of etcd up to which all is here.
     pub revision: u64,
+    /// How old what is here may be; `None`: etcd has not said yet what there is.
+    pub lag: Option<EtcdLag>,
     /// The members, in the order in which they were named.
     pub members: Vec<EtcdMember>,
+}
+
+impl EtcdFigures {
+    /// The URL of the member that leads, as far as is known.
+    pub fn leader(&self) -> Option<&str> {
+        let leads = |member: &&EtcdMember| member.seen.as_ref().is_some_and(|seen| seen.leads);
+        self.members.iter().find(leads).map(|member| member.endpoint.as_str())
+    }
+
+    /// The largest of the members' files, and what is in use of it, in bytes; `None`: no member has said.
+    pub fn file(&self) -> Option<(u64, u64)> {
+        let seen = self.members.iter().filter_map(|member| member.seen.as_ref());
+        seen.map(|seen| (seen.file_bytes, seen.used_bytes)).max()
+    }
+}
+
+/// How old what is here may be. etcd is asked every two seconds for the last write to the store of any process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EtcdLag {
+    /// Revisions of etcd by which the store is behind that write; 0: it has all of them.
+    pub revisions: u64,
+    /// Milliseconds since the question that etcd has answered last: for so long nothing is known of others' writes but what the watch
+    /// brings.
+    pub heard_ms: u64,
 }
 
 /// A member of etcd, as a client sees it.
@@ -44,6 +70,23 @@ pub struct EtcdMember {
     pub endpoint: String,
     /// It answers, and is asked in turn with the others; else it is left alone until it answers again.
     pub is_asked: bool,
+    /// What it says of itself; `None`: it has not answered the last question.
+    pub seen: Option<EtcdSeen>,
+}
+
+/// What a member of etcd says of itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct EtcdSeen {
+    /// Its version.
+    pub version: String,
+    /// It takes itself for the leader.
+    pub leads: bool,
+    /// Bytes of its file.
+    pub file_bytes: u64,
+    /// Bytes of its file that are in use: the others a defragmentation gives back.
+    pub used_bytes: u64,
+    /// What is wrong with it, in its words: its alarms, and that it has no leader.
+    pub errors: Vec<String>,
 }
 
 /// What a store gets of the writes of other processes.

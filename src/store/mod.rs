@@ -63,7 +63,7 @@ pub use engine::Engine;
 pub use etcd::{EtcdBackupError, EtcdRestore, TooLarge};
 #[cfg(feature = "etcd")]
 pub use etcd::{EtcdEngine, EtcdStore};
-pub use keeper::{EtcdFigures, EtcdMember, EtcdState, Keeper};
+pub use keeper::{EtcdFigures, EtcdLag, EtcdMember, EtcdSeen, EtcdState, Keeper};
 pub use memory::{MemoryEngine, MemoryStore};
 pub use open_error::OpenError;
 pub use owed::Owed;

@@ -81,7 +81,14 @@ fn how_it_stands_to_etcd_is_shown_everywhere() {
     beam.check(&format!("{status}.etcd_revision > 1"), "true");
     beam.check(&format!("for {{_, is}} <- {status}.etcd_members, do: is"), "[:asked, :asked, :asked]");
     beam.check(&format!("{}.engine", call(&memory, ":status")), ":memory");
-    let gone = (cluster.leader() + 1) % 3;
+    let leader = cluster.leader();
+    beam.check_soon(&format!("{status}.holder == :\"{}\"", node.name()), "true");
+    beam.check_soon(&format!("{status}.etcd_leader == \"{}\"", cluster.endpoint(leader)), "true");
+    beam.check_soon(&format!("{status}.etcd_behind"), "0");
+    beam.check(&format!("{status}.etcd_file_bytes >= {status}.etcd_used_bytes"), "true");
+    beam.check(&format!("{status}.etcd_used_bytes > 0 and {status}.etcd_heard_ms < 30_000"), "true");
+    beam.check(&format!("Map.has_key?({}, :holder)", call(&memory, ":status")), "false");
+    let gone = (leader + 1) % 3;
     cluster.kill(gone);
     let endpoint = cluster.endpoint(gone);
     beam.check_soon(
@@ -94,6 +101,10 @@ fn how_it_stands_to_etcd_is_shown_everywhere() {
         "kvnode_store_engine{store=\"global:kv\",engine=\"etcd\"} 1\n".to_owned(),
         "kvnode_store_etcd_state{store=\"global:kv\",state=\"following\"} 1\n".to_owned(),
         "kvnode_store_etcd_state{store=\"global:kv\",state=\"cut\"} 0\n".to_owned(),
+        "kvnode_store_etcd_behind_revisions{store=\"global:kv\"} 0\n".to_owned(),
+        format!("kvnode_store_holder{{store=\"global:kv\",node=\"{}\"}} 1\n", node.name()),
+        format!("kvnode_etcd_member_leader{{member=\"{}\"}} 1\n", cluster.endpoint(leader)),
+        format!("kvnode_etcd_member_errors{{member=\"{}\"}} 0\n", cluster.endpoint(leader)),
         format!("kvnode_etcd_member_up{{member=\"{endpoint}\"}} 0\n"),
         format!("kvnode_etcd_member_up{{member=\"{}\"}} 1\n", cluster.endpoint((gone + 1) % 3)),
     ] {
@@ -103,7 +114,19 @@ fn how_it_stands_to_etcd_is_shown_everywhere() {
     let store = &shown["stores"][0];
     assert_eq!((&store["engine"], &store["etcd"]["state"]), (&"etcd".into(), &"following".into()));
     assert!(store["etcd"]["revision"].as_u64() > Some(1), "{store}");
-    assert_eq!(store["etcd"]["members"][gone], serde_json::json!({ "endpoint": endpoint, "asked": false }));
+    let member = &store["etcd"]["members"][gone];
+    assert_eq!(
+        (&member["endpoint"], &member["asked"]),
+        (&endpoint.as_str().into(), &false.into()),
+        "{member}"
+    );
+    let member = &store["etcd"]["members"][leader];
+    assert!(
+        member["leads"] == true && member["version"].as_str().is_some_and(|it| it.starts_with("3.")),
+        "{member}"
+    );
+    assert!(member["file_bytes"].as_u64() >= member["used_bytes"].as_u64(), "{member}");
+    assert_eq!((&store["etcd"]["holder"], &store["etcd"]["behind"]), (&node.name().into(), &0.into()));
     let other: serde_json::Value =
         serde_json::from_str(&get(address(&memory), "/status.json").body).expect("it is JSON");
     let store = &other["stores"][0];
@@ -124,6 +147,13 @@ fn how_it_stands_to_etcd_is_shown_everywhere() {
     assert_eq!((&store["etcd"]["state"], &store["etcd"]["revision"]), (&"loading".into(), &0.into()));
     wait_until("its watch is cut", || {
         metrics().contains("kvnode_store_etcd_state{store=\"global:kv\",state=\"cut\"} 1\n")
+    });
+    wait_until("it is not heard of", || {
+        let shown: serde_json::Value =
+            serde_json::from_str(&get(at, "/status.json").body).expect("it is JSON");
+        let etcd = &shown["stores"][0]["etcd"];
+        // By then its lease has ended.
+        etcd["heard_secs"].as_f64() > Some(5.0) && etcd["holder"].is_null()
     });
     // Readers see what was there; writers are told within the time that they wait.
     beam.check(&call(&node, "{:get, 1}"), "2");

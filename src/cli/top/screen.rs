@@ -6,6 +6,7 @@ use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Block, Borders, Paragraph, RenderDirection, Sparkline};
 
+use super::super::size::short as bytes;
 use super::view::View;
 use crate::program::shown::{self, Mood};
 use crate::program::snapshot::{EtcdSnapshot, PrimarySnapshot, ReasonKind, SlaveSnapshot, StoreSnapshot};
@@ -145,7 +146,7 @@ fn stores(view: &View) -> Vec<Line<'_>> {
             ]));
         }
         if let Some(etcd) = &store.etcd {
-            lines.push(etcd_line(etcd));
+            lines.extend(etcd_lines(etcd));
         }
         if store.watches.watchers > 0 {
             lines.push(Line::raw(format!(
@@ -200,9 +201,10 @@ fn standing_text(standing: &PrimarySnapshot) -> (Color, String) {
     }
 }
 
-fn etcd_line(etcd: &EtcdSnapshot) -> Line<'static> {
-    let (mood, text) = shown::etcd(etcd);
-    Line::styled(cut(&format!("  {text}"), 78), style(colour(mood)))
+fn etcd_lines(etcd: &EtcdSnapshot) -> Vec<Line<'static>> {
+    let lines = shown::etcd(etcd, |number| short(number as f64), bytes).into_iter();
+    let line = |(mood, text)| Line::styled(cut(&format!("  {text}"), 78), style(colour(mood)));
+    lines.map(line).collect()
 }
 
 const fn colour(mood: Mood) -> Color {
@@ -287,15 +289,6 @@ fn short(number: f64) -> String {
         n if n >= 1e6 => format!("{:.1}M", n / 1e6),
         n if n >= 1e4 => format!("{:.1}k", n / 1e3),
         n => format!("{n:.0}"),
-    }
-}
-
-fn bytes(len: u64) -> String {
-    match len as f64 {
-        n if n >= 1_073_741_824.0 => format!("{:.1} GiB", n / 1_073_741_824.0),
-        n if n >= 1_048_576.0 => format!("{:.1} MiB", n / 1_048_576.0),
-        n if n >= 1_024.0 => format!("{:.1} KiB", n / 1_024.0),
-        n => format!("{n:.0} B"),
     }
 }
 

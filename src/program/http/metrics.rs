@@ -6,7 +6,7 @@ use std::fmt::Write;
 use crate::kv::figures::Served;
 use crate::node::latency::BOUNDS_NANOS;
 use crate::program::Snapshot;
-use crate::program::snapshot::{Reason, ReasonKind};
+use crate::program::snapshot::{EtcdMemberSnapshot, Reason, ReasonKind};
 use crate::replica::{PrimaryStanding, StandingKind};
 use crate::store::EtcdState;
 
@@ -181,11 +181,68 @@ fn etcd(page: &mut Page, snapshot: &Snapshot) {
     for (store, etcd) in stores() {
         page.value("kvnode_store_etcd_revision", &[("store", store)], etcd.revision as f64);
     }
-    page.metric("kvnode_etcd_member_up", "gauge", "Whether a member of etcd answers this node.");
+    page.metric(
+        "kvnode_store_etcd_behind_revisions",
+        "gauge",
+        "Revisions of etcd by which a store is behind the last write to it, of any process.",
+    );
+    for (store, etcd) in stores() {
+        if let Some(behind) = etcd.behind {
+            page.value("kvnode_store_etcd_behind_revisions", &[("store", store)], behind as f64);
+        }
+    }
+    page.metric(
+        "kvnode_store_etcd_heard_seconds",
+        "gauge",
+        "Seconds since etcd was asked for the last write to a store, and has answered. It is asked every two seconds.",
+    );
+    for (store, etcd) in stores() {
+        if let Some(secs) = etcd.heard_secs {
+            page.value("kvnode_store_etcd_heard_seconds", &[("store", store)], secs);
+        }
+    }
+    page.metric(
+        "kvnode_store_holder",
+        "gauge",
+        "The node that has the names of a store; always 1. None: no node has.",
+    );
+    for (store, etcd) in stores() {
+        if let Some(node) = &etcd.holder {
+            page.value("kvnode_store_holder", &[("store", store), ("node", node.clone())], 1.0);
+        }
+    }
     // All stores of a node are in one etcd.
-    for member in stores().next().iter().flat_map(|(_, etcd)| &etcd.members) {
-        let labels = [("member", member.endpoint.clone())];
-        page.value("kvnode_etcd_member_up", &labels, f64::from(member.asked));
+    let members: Vec<&EtcdMemberSnapshot> =
+        stores().next().iter().flat_map(|(_, etcd)| &etcd.members).collect();
+    type Member = (&'static str, &'static str, fn(&EtcdMemberSnapshot) -> Option<f64>);
+    let metrics: [Member; 5] = [
+        ("kvnode_etcd_member_up", "Whether a member of etcd answers this node.", |member| {
+            Some(f64::from(member.asked))
+        }),
+        ("kvnode_etcd_member_leader", "Whether a member of etcd leads the others.", |member| {
+            Some(f64::from(member.leads))
+        }),
+        ("kvnode_etcd_member_errors", "Alarms of a member of etcd, and that it has no leader.", |member| {
+            Some(member.errors.len() as f64)
+        }),
+        (
+            "kvnode_etcd_member_file_bytes",
+            "The file of a member of etcd, which --quota-backend-bytes bounds.",
+            |member| member.file_bytes.map(|bytes| bytes as f64),
+        ),
+        (
+            "kvnode_etcd_member_used_bytes",
+            "Of its file what is in use: a defragmentation gives back the others.",
+            |member| member.used_bytes.map(|bytes| bytes as f64),
+        ),
+    ];
+    for (metric, help, value) in metrics {
+        page.metric(metric, "gauge", help);
+        for member in &members {
+            if let Some(value) = value(member) {
+                page.value(metric, &[("member", member.endpoint.clone())], value);
+            }
+        }
     }
 }
 

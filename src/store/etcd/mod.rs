@@ -99,9 +99,9 @@ use self::ask::{Ask, Key};
 pub use self::moving::{EtcdBackupError, EtcdRestore, TooLarge};
 use self::shell::Shared;
 use super::{
-    Batch, Cleared, Done, Due, DueDone, Engine, EtcdFigures, EtcdMember, EtcdState, Keeper, MemoryStore,
-    NoteDone, Notes, OpenError, Order, OthersTold, Page, Pending, PendingMany, ReadDone, ReadManyDone, Scan,
-    ScanDone, Shows, Store, StoreError, Update, UpdateMany, Value, Visit, WriteDone,
+    Batch, Cleared, Done, Due, DueDone, Engine, EtcdMember, EtcdState, Keeper, MemoryStore, NoteDone, Notes,
+    OpenError, Order, OthersTold, Page, Pending, PendingMany, ReadDone, ReadManyDone, Scan, ScanDone, Shows,
+    Store, StoreError, Update, UpdateMany, Value, Visit, WriteDone,
 };
 use crate::etcd::Etcd;
 #[cfg(feature = "disk")]
@@ -488,11 +488,7 @@ impl Store for EtcdStore {
     fn raise_revision(&self, _above: u64) {}
 
     fn keeper(&self) -> Keeper {
-        Keeper::Etcd(EtcdFigures {
-            state: self.state(),
-            revision: self.etcd_revision().max(0) as u64,
-            members: members_of(self.0.etcd()),
-        })
+        Keeper::Etcd(self.0.figures())
     }
 
     fn next_due(&self) -> Option<u64> {
@@ -549,7 +545,7 @@ impl Store for EtcdStore {
 /// The members that a client asks, and those that it leaves alone.
 fn members_of(etcd: &Etcd) -> Vec<EtcdMember> {
     let members = etcd.endpoints().iter().cloned().zip(etcd.good_members());
-    members.map(|(endpoint, is_asked)| EtcdMember { endpoint, is_asked }).collect()
+    members.map(|(endpoint, is_asked)| EtcdMember { endpoint, is_asked, seen: None }).collect()
 }
 
 fn no_completion() -> ReadDone {

@@ -3,6 +3,7 @@
 #[cfg(feature = "disk")]
 pub(super) mod moving;
 pub(super) mod names;
+mod observer;
 
 use std::future::{Future, pending, poll_fn};
 use std::pin::{Pin, pin};
@@ -15,18 +16,23 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex};
 use smol::Timer;
 use smol::channel::{Receiver, Sender};
+use smol::future::FutureExt;
 
 use super::ask::{Ask, Asked, Key, Outcome, Wrote, call, tell_of};
 use super::batch::Bounds;
 use super::layout::{Layout, Of};
 use super::machine::{Input, Machine, Output};
+use super::members_of;
 use super::table::Table;
 use super::waits::{Due, Later, Place, Waits};
 use crate::etcd::message::{Bytes, Effect, RangeRequest, SortOrder, SortTarget, TxnResponse};
 use crate::etcd::{Ask as EtcdAsk, Error, Etcd, Pages, Watch, WatchEvent, WatchOptions};
 use crate::store::{
-    EtcdState, MemoryStore, OpenError, Others, OthersTold, ReadDone, ReadManyDone, Store, StoreError,
+    EtcdFigures, EtcdState, MemoryStore, OpenError, Others, OthersTold, ReadDone, ReadManyDone, Store,
+    StoreError,
 };
+pub(super) use names::id_of;
+use observer::{Observed, last_mark};
 
 /// Past so many bytes that wait a connection that writes waits until there is room again.
 const QUEUE_BYTES_MAX: usize = 16 << 20;
@@ -56,6 +62,7 @@ pub(super) struct Shared {
     /// Numbers of others' writes for [`Queue::others`].
     shown: AtomicU64,
     state: Mutex<EtcdState>,
+    observed: Mutex<Observed>,
 }
 
 /// The last write that was told of, and the callback for others' writes.
@@ -99,11 +106,19 @@ impl Shared {
             thread_id: OnceLock::new(),
             shown: AtomicU64::new(0),
             state: Mutex::new(EtcdState::Loading),
+            observed: Mutex::default(),
         }
     }
 
-    pub(super) fn etcd(&self) -> &Etcd {
-        &self.etcd
+    /// How it stands to etcd.
+    pub(super) fn figures(&self) -> EtcdFigures {
+        let (observed, applied) = (self.observed.lock(), self.table.applied());
+        let mut members = members_of(&self.etcd);
+        for (at, member) in members.iter_mut().enumerate() {
+            member.seen = observed.member(at);
+        }
+        let lag = observed.lag(applied, self.began.elapsed());
+        EtcdFigures { state: self.state(), revision: applied.max(0) as u64, lag, members }
     }
 
     pub(super) fn base(&self) -> &[u8] {
@@ -373,8 +388,9 @@ pub(super) fn start(
         load: None,
         watch: None,
     };
-    let thread =
-        thread::Builder::new().name("kvnode-etcd-store".into()).spawn(move || smol::block_on(shell.run()));
+    let looks = observer::run(Arc::clone(&shared), shell.layout.marks());
+    let run = move || smol::block_on(shell.run().or(looks));
+    let thread = thread::Builder::new().name("kvnode-etcd-store".into()).spawn(run);
     *shared.thread.lock() = Some(thread.map_err(|error| OpenError::Etcd { reason: error.to_string() })?);
     Ok((shared, Loaded(is_open)))
 }
@@ -605,22 +621,6 @@ impl Drop for Ends {
             read.fail(&StoreError::Io("terminated"));
         }
     }
-}
-
-/// The revision of the mark that was written last; 0: there is none.
-async fn last_mark(etcd: &Etcd, key: Bytes, range_end: Bytes, limit: Duration) -> Result<i64, Error> {
-    let range = RangeRequest {
-        key,
-        range_end,
-        limit: 1,
-        sort_order: SortOrder::Descend.into(),
-        sort_target: SortTarget::Mod.into(),
-        keys_only: true,
-        ..RangeRequest::default()
-    };
-    let ask = EtcdAsk { deadline: Some(limit), effect: None };
-    let found = etcd.call_with(&range, ask).await?;
-    Ok(found.kvs.first().map_or(0, |mark| mark.mod_revision))
 }
 
 fn next_page(mut pages: Pages) -> Work<(Pages, Page)> {

@@ -1,6 +1,7 @@
 //! Keys that have ended, removed: a primary looks for them, and deletes them as a caller would, in the order of its writes.
 //!
-//! Readers do not see them any more by then ([`Clock::shown`]). A slave waits for its primary's deletions.
+//! Readers do not see them any more by then ([`Clock::shown`]). A slave waits for its primary's deletions. Of several processes that serve
+//! one store the one that holds it deletes.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,6 +23,8 @@ use crate::store::{self, Change, Due, DueDone, Pending, Store, StoreError, Updat
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// After a failure so many times are left out.
 const PAUSE: u32 = 50;
+/// Where another process of the store removes them: this one looks once a second whether it is to.
+const PAUSE_OF_OTHERS: u32 = 9;
 /// Keys that a store is asked for at once.
 const KEYS_MAX: usize = 512;
 /// Keys that are deleted in one step, where nothing else is said.
@@ -236,6 +239,7 @@ impl<S: Store> KeyValueServer<S> {
                 }
             }
             Some(due) if due > self.clock.now() => self.expiry.pause(0),
+            Some(_) if !self.holding.look_for_ended() => self.expiry.pause(PAUSE_OF_OTHERS),
             Some(_) => self.ask_for_ended(me),
         }
     }
@@ -302,7 +306,7 @@ impl<S: Store> KeyValueServer<S> {
                 server.expiry.pause(PAUSE);
             } else if is_more {
                 // Not on the store's own thread.
-                server.work_on(&own, |server, own| server.ask_for_ended(own));
+                server.work_on(&own, |server, own| server.look(own));
             } else {
                 server.expiry.pause(0);
             }

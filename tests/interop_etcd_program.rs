@@ -7,6 +7,8 @@
 mod begins;
 #[path = "interop_etcd_program/flags.rs"]
 mod flags;
+#[path = "interop_etcd_program/history.rs"]
+mod history;
 #[path = "interop_etcd_program/reads.rs"]
 mod reads;
 #[path = "interop_etcd_program/roles.rs"]

@@ -2,10 +2,11 @@
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
-use super::CliError;
+use super::{CliError, span};
 use crate::program::{Consistency, EtcdConfig, EtcdUser};
 
 /// The variable with the password of `--etcd-user`: no flag has it, as others on the machine see the list of processes.
@@ -47,6 +48,37 @@ pub(super) struct EngineArgs {
     /// [default: session]
     #[arg(long, value_name = "HOW", value_parser = consistency, requires = "etcd", help_heading = "etcd")]
     etcd_reads: Option<Consistency>,
+    /// How long the history of etcd is kept, as in 5m: the kvnode that holds a store's names compacts what is older, for all that
+    /// have this etcd. off: others compact it, as etcd itself can [default: 5m]
+    #[arg(long, value_name = "TIME", value_parser = compact, requires = "etcd", help_heading = "etcd")]
+    etcd_compact: Option<Compact>,
+}
+
+/// `--etcd-compact`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Compact {
+    Off,
+    Keep(Duration),
+}
+
+/// Shorter histories are refused: a watch that is begun anew at another member takes about as long.
+const KEEP_MIN: Duration = Duration::from_secs(1);
+
+fn compact(text: &str) -> Result<Compact, String> {
+    if text == "off" {
+        return Ok(Compact::Off);
+    }
+    match span::parse(text).map_err(|reason| format!("{reason}; or off"))? {
+        keep if keep < KEEP_MIN => {
+            Err("less than 1s, and watches that are cut for longer load their stores anew".to_owned())
+        }
+        keep => Ok(Compact::Keep(keep)),
+    }
+}
+
+/// As it is typed.
+pub(super) fn compact_shown(keep: Option<Duration>) -> String {
+    keep.map_or_else(|| "off".to_owned(), span::shown)
 }
 
 /// Which etcd, and how it is spoken to.
@@ -63,7 +95,7 @@ pub(super) struct EtcdArgs {
     /// The certificates of the CAs that sign those of etcd's members (PEM); https:// needs them
     #[arg(long, value_name = "FILE", requires = "etcd", help_heading = "etcd")]
     etcd_ca: Option<PathBuf>,
-    /// The own certificate (PEM), for an etcd with --client-cert-auth
+    /// The own certificate (PEM), for an etcd that asks its clients for one
     #[arg(long, value_name = "FILE", requires = "etcd_ca", help_heading = "etcd")]
     etcd_cert: Option<PathBuf>,
     /// Its private key (PEM, not encrypted) [default: in the file of --etcd-cert]
@@ -106,7 +138,13 @@ impl EngineArgs {
     /// # Errors
     /// As of [`EtcdArgs::etcd`].
     pub(super) fn etcd(&self) -> Result<EtcdConfig, CliError> {
-        Ok(EtcdConfig { reads: self.etcd_reads.unwrap_or_default(), ..self.etcd.etcd()? })
+        let etcd = self.etcd.etcd()?;
+        let compact = match self.etcd_compact {
+            None => etcd.compact,
+            Some(Compact::Off) => None,
+            Some(Compact::Keep(keep)) => Some(keep),
+        };
+        Ok(EtcdConfig { compact, reads: self.etcd_reads.unwrap_or_default(), ..etcd })
     }
 }
 
@@ -185,6 +223,23 @@ fn read_password(path: &Path) -> Result<String, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_history_is_kept_for_a_time_or_off() {
+        assert_eq!(compact("off"), Ok(Compact::Off));
+        assert_eq!(compact("5m"), Ok(Compact::Keep(Duration::from_secs(300))));
+        for wrong in ["", "5", "never", "999ms", "0s"] {
+            assert!(compact(wrong).is_err(), "{wrong}");
+        }
+        for text in ["off", "1s", "90s", "5m", "36h", "1500ms"] {
+            let keep = match compact(text) {
+                Ok(Compact::Keep(keep)) => Some(keep),
+                Ok(Compact::Off) => None,
+                Err(error) => panic!("{text}: {error}"),
+            };
+            assert_eq!(compact_shown(keep), text);
+        }
+    }
 
     #[test]
     fn a_password_is_the_first_line_of_its_file() {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::{ArgGroup, ArgMatches, Args, Command};
 
 use super::banner::{self, CookieOrigin};
-use super::engine::{EngineArgs, EngineName};
+use super::engine::{self, EngineArgs, EngineName};
 use super::find::{EpmdUse, wrong_node};
 use super::log::{self, LogArgs};
 use super::settings::{self, Origins};
@@ -225,10 +225,11 @@ fn implied(args: &NodeArgs, config: &Config) -> Vec<(&'static str, String)> {
         ("frame-bytes-max", text(&size::shown(config.node.limits.frame_bytes_max))),
         ("unfinished-bytes-max", text(&size::shown(config.node.limits.unfinished_bytes_max))),
     ];
-    let engine = match (&config.data, &config.etcd) {
+    let name = match (&config.data, &config.etcd) {
         (_, Some(etcd)) => {
             implied.push(("etcd-prefix", text(&etcd.prefix)));
             implied.push(("etcd-reads", text(etcd.reads.code())));
+            implied.push(("etcd-compact", text(&engine::compact_shown(etcd.compact))));
             EngineName::Etcd
         }
         (Some(data), None) => {
@@ -237,7 +238,7 @@ fn implied(args: &NodeArgs, config: &Config) -> Vec<(&'static str, String)> {
         }
         (None, None) => EngineName::Memory,
     };
-    implied.push(("engine", text(engine.code())));
+    implied.push(("engine", text(name.code())));
     if args.tls.verifies_by_default() {
         implied.push(("tls-verify", text("peer")));
     }

@@ -25,6 +25,14 @@ pub(super) fn parse(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// Writes a length of time as [`parse`] reads it, in the largest unit below a day that gives it exactly.
+pub(super) fn shown(time: Duration) -> String {
+    let millis = time.as_millis();
+    let units = [(3_600_000, "h"), (60_000, "m"), (1_000, "s")];
+    let unit = units.into_iter().find(|(unit, _)| millis > 0 && millis.is_multiple_of(*unit));
+    unit.map_or_else(|| format!("{millis}ms"), |(unit, name)| format!("{}{name}", millis / unit))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

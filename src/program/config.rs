@@ -145,15 +145,23 @@ pub struct EtcdConfig {
     pub user: Option<EtcdUser>,
     /// How new the answers of reads are that say nothing of it. The default is [`Consistency::Session`].
     pub reads: Consistency,
+    /// How long etcd's history is kept: the node that holds a store's names compacts, each time at the revision of so long ago. `None`: it
+    /// does not, and somebody else has to, or etcd's file grows until it takes no writes. The default is [`COMPACT`](Self::COMPACT).
+    ///
+    /// It is the history of the whole etcd, of all its prefixes. A watch that was cut for longer loads its store anew.
+    pub compact: Option<Duration>,
 }
 
 impl EtcdConfig {
     /// [`prefix`](Self::prefix) where nothing else is said.
     pub const PREFIX: &'static str = "kvnode";
+    /// [`compact`](Self::compact) where nothing else is said: 5 minutes.
+    pub const COMPACT: Duration = Duration::from_secs(300);
 
     /// These members, without TLS and user.
     pub fn new<E: Into<String>>(endpoints: impl IntoIterator<Item = E>) -> Self {
         let endpoints = endpoints.into_iter().map(Into::into).collect();
+        let compact = Some(Self::COMPACT);
         Self {
             endpoints,
             prefix: Self::PREFIX.to_owned(),
@@ -162,6 +170,7 @@ impl EtcdConfig {
             key: None,
             user: None,
             reads: Consistency::Session,
+            compact,
         }
     }
 }

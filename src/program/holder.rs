@@ -4,6 +4,8 @@
 //! A task for each store's process, which ends with that. It waits on etcd without blocking a thread of the node.
 
 mod at_etcd;
+mod compaction;
+mod compactor;
 
 use std::fmt;
 use std::future::pending;
@@ -14,6 +16,10 @@ use parking_lot::Mutex;
 use smol::Timer;
 use smol::channel::{Receiver, Sender};
 use smol::future::FutureExt;
+
+#[cfg(feature = "cli")]
+pub(crate) use compaction::Compacted;
+use compactor::Compactor;
 
 use crate::elect::{Candidate, Input, Life, Output};
 use crate::etcd::{Error, Etcd, Lease};
@@ -44,6 +50,8 @@ pub struct Held {
     pub names: Vec<String>,
     /// The slaves that it was configured with.
     pub slaves: Vec<SlaveName>,
+    /// How long the holder keeps etcd's history; `None`: it compacts nothing.
+    pub compact: Option<Duration>,
     /// Told when the node ends.
     pub candidates: Arc<Candidates>,
 }
@@ -105,6 +113,7 @@ impl Held {
             came,
             lease: None,
             dialled: None,
+            compacts: None,
             holding: 0,
         };
         process.spawn(at_etcd::watch(self.etcd.clone(), keys, tell));
@@ -156,6 +165,8 @@ struct Shell {
     lease: Option<Lease>,
     /// Dropped, what was dialled is not watched any more.
     dialled: Option<Sender<()>>,
+    /// Dropped, etcd is not compacted any more.
+    compacts: Option<Sender<()>>,
     /// How often it has begun to hold.
     holding: u64,
 }
@@ -263,8 +274,10 @@ impl Shell {
                     tracing::error!(store = ?self.process, %error, "the store's global names are not taken");
                 }
                 self.read_slaves();
+                self.compact();
             }
             Output::GiveUp { question, to, patience } => {
+                self.compacts = None;
                 match &to {
                     Some(to) => {
                         tracing::warn!(store = ?self.process, ?to, "another node has the store's global names now")
@@ -320,6 +333,21 @@ impl Shell {
         self.spawn(async move { until(over.recv(), work).await.map(Came::Input) });
     }
 
+    /// Begins to compact etcd's history.
+    fn compact(&mut self) {
+        let Some(keep) = self.held.compact else { return };
+        let (hold, over) = smol::channel::bounded::<()>(1);
+        self.compacts = Some(hold);
+        let compactor = Compactor {
+            etcd: self.held.etcd.clone(),
+            server: Arc::clone(&self.server),
+            node: Arc::clone(&self.process.pid().node),
+            keep,
+        };
+        // Nothing is ever sent.
+        self.process.spawn(async move { _ = until(over.recv(), compactor.run()).await });
+    }
+
     fn read_slaves(&self) {
         let (holding, came) = (self.holding, self.came.clone());
         self.server.read_slaves(move |slaves| {
@@ -363,6 +391,12 @@ async fn next(coming: &Receiver<Came>, told: &Receiver<Input>, due: Option<Insta
         Came::Input(Input::Time)
     };
     late.or(came).or(told).await
+}
+
+/// The node of the holder, by the value that names it in etcd; `None`: it is not understood.
+#[cfg(feature = "cli")]
+pub(crate) fn holder_of(value: &[u8]) -> Option<String> {
+    crate::elect::keys::read_holder(value).map(|pid| pid.node.to_string())
 }
 
 fn former_holder(Life { node, creation }: Life) -> FormerHolder {

@@ -29,17 +29,20 @@ pub(super) struct InEtcd {
     engine: EtcdEngine,
     candidates: Arc<Candidates>,
     endpoints: String,
+    /// [`EtcdConfig::compact`].
+    compact: Option<Duration>,
 }
 
 pub(super) fn connect(config: &EtcdConfig, is_ordered: bool) -> Result<InEtcd, StartError> {
-    let EtcdConfig { endpoints, prefix, ca, cert, key, user, .. } = config;
+    let EtcdConfig { endpoints, prefix, ca, cert, key, user, compact, .. } = config;
     let tls = etcd::TlsFiles { ca: ca.clone(), cert: cert.clone(), key: key.clone() };
     let user =
         user.as_ref().map(|user| etcd::User { name: user.name.clone(), password: user.password.clone() });
     let config = etcd::Config { tls, user, ..etcd::Config::new(endpoints.iter().cloned()) };
     let etcd = Etcd::connect(config).map_err(|error| StartError::EtcdSettings(error.to_string()))?;
     let engine = EtcdEngine::new(etcd.clone(), prefix).ordered(is_ordered);
-    Ok(InEtcd { etcd, engine, candidates: Arc::default(), endpoints: endpoints.join(", ") })
+    let (endpoints, compact) = (endpoints.join(", "), *compact);
+    Ok(InEtcd { etcd, engine, candidates: Arc::default(), endpoints, compact })
 }
 
 /// The engine alone, whose stores are moved and not served.
@@ -123,6 +126,7 @@ impl Opening {
             etcd: self.etcd.etcd.clone(),
             names: store.names.global.clone(),
             slaves: replication.slaves.clone(),
+            compact: self.etcd.compact,
             candidates: Arc::clone(&self.etcd.candidates),
         });
         loop {

@@ -56,6 +56,9 @@ fn an_engine_and_what_it_needs_belong_together() {
         (&["--engine", "paper"], "--engine"),
         (&["--etcd-prefix", "p"], "--etcd"),
         (&["--etcd-reads", "linearizable"], "--etcd"),
+        (&["--etcd-compact", "5m"], "--etcd"),
+        (&[&ETCD[..], &["--etcd-compact", "5"]].concat(), "--etcd-compact"),
+        (&[&ETCD[..], &["--etcd-compact", "10ms"]].concat(), "load their stores anew"),
     ] {
         let (code, _, stderr) = config(flags, &[]);
         assert_eq!(code, Some(2), "{flags:?}: {stderr}");
@@ -104,6 +107,9 @@ fn the_settings_stand_in_the_file_and_the_environment_too() {
     assert_eq!(setting(&shown, "engine"), Some("engine = \"etcd\""));
     assert_eq!(setting(&shown, "etcd"), Some("etcd = [\"http://a:1\", \"http://b:2\", \"http://c:3\"]"));
     assert_eq!(setting(&shown, "etcd-prefix"), Some("# etcd-prefix = \"kvnode\""));
+    assert_eq!(setting(&shown, "etcd-compact"), Some("# etcd-compact = \"5m\""));
+    let (_, off, _) = config(&ETCD, &[("KVNODE_ETCD_COMPACT", "off")]);
+    assert_eq!(setting(&off, "etcd-compact"), Some("etcd-compact = \"off\""));
     assert!(!shown.contains("geheim"), "{shown}");
     assert_eq!(setting(&shown, "etcd-reads"), Some("# etcd-reads = \"session\""));
     let (_, chosen, _) = config(&[], &[&variables[..2], &[("KVNODE_ETCD_READS", "linearizable")]].concat());

@@ -8,6 +8,7 @@
 //! <prefix>/<id>/n/<note>          a note
 //! <prefix>/<id>/w/<writer>        the mark of a writer: the number of what it has done last, 8 bytes, and where its changes stand (`places`)
 //! <prefix>/<id>/h, hs             the process that holds the store's names, and those before it (`elect/keys.rs`)
+//! <prefix>/<id>/c                 the last compaction of etcd by such a process (`program/holder/compaction.rs`)
 //! ```
 //!
 //! An id is the first name that its store was made with. In ids and names each byte that is neither a letter of ASCII, a digit, `-`, `_`, `.` nor `:`

@@ -5,6 +5,8 @@
 
 #[path = "interop_etcd_program/begins.rs"]
 mod begins;
+#[path = "interop_etcd_program/doctor.rs"]
+mod doctor;
 #[path = "interop_etcd_program/flags.rs"]
 mod flags;
 #[path = "interop_etcd_program/history.rs"]

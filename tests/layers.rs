@@ -41,7 +41,19 @@ const ARROWS: &[(&str, &[&str])] = &[
     ),
     (
         "cli",
-        &["config", "distribution", "epmd", "etf", "handle", "node", "program", "replica", "store", "within"],
+        &[
+            "config",
+            "distribution",
+            "epmd",
+            "etcd",
+            "etf",
+            "handle",
+            "node",
+            "program",
+            "replica",
+            "store",
+            "within",
+        ],
     ),
 ];
 

@@ -148,6 +148,9 @@ fn how_it_stands_to_etcd_is_shown_everywhere() {
     wait_until("its watch is cut", || {
         metrics().contains("kvnode_store_etcd_state{store=\"global:kv\",state=\"cut\"} 1\n")
     });
+    // Readers see what was there; writers are told within the time that they wait.
+    beam.check(&call(&node, "{:get, 1}"), "2");
+    beam.check(&call(&node, "{:put, 1, 3}"), "{:error, :unavailable}");
     wait_until("it is not heard of", || {
         let shown: serde_json::Value =
             serde_json::from_str(&get(at, "/status.json").body).expect("it is JSON");
@@ -155,7 +158,4 @@ fn how_it_stands_to_etcd_is_shown_everywhere() {
         // By then its lease has ended.
         etcd["heard_secs"].as_f64() > Some(5.0) && etcd["holder"].is_null()
     });
-    // Readers see what was there; writers are told within the time that they wait.
-    beam.check(&call(&node, "{:get, 1}"), "2");
-    beam.check(&call(&node, "{:put, 1, 3}"), "{:error, :unavailable}");
 }

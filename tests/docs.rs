@@ -24,7 +24,7 @@ const OPERATIONS: &str = include_str!("../docs/operations.md");
 /// Flags of other programs that pages name.
 const FOREIGN_FLAGS: &[(&str, &[&str])] = &[
     ("cargo", &["--locked", "--open", "--path", "--release"]),
-    ("etcd", &["--client-cert-auth"]),
+    ("etcd", &["--auto-compaction-retention", "--client-cert-auth", "--quota-backend-bytes"]),
     ("etcdctl", &["--endpoints"]),
     ("iex", &["--erl", "--hidden"]),
     ("scripts/bench", &["--milliseconds", "--quick", "--rounds"]),

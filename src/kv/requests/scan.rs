@@ -286,7 +286,7 @@ impl<S: Store> KeyValueServer<S> {
             let (asked, store) = (waits.take(), me.pid.clone());
             Box::new(move |server, caller, flags| {
                 let Some(asked) = asked else { return };
-                if let Err(Later { caller, .. }) = server.read_later(Later { asked, caller, flags }, store) {
+                if let Some(Later { caller, .. }) = server.read_later(Later { asked, caller, flags }, store) {
                     caller.reply(&*server.dispatch, |w| Refusal::Busy.write(w, &server.watch));
                 }
             })
@@ -298,7 +298,10 @@ impl<S: Store> KeyValueServer<S> {
         if !S::AT_ONCE {
             let flags = (caller.node() == *turn.peer).then_some(turn.flags);
             let later = Later { asked, caller: caller.to_owned(&turn.me.pid), flags };
-            return self.read_later(later, turn.me.pid.clone()).map_err(|_| Refusal::Busy.into());
+            return match self.read_later(later, turn.me.pid.clone()) {
+                None => Ok(()),
+                Some(_) => Err(Refusal::Busy.into()),
+            };
         }
         match asked.page(self.store(), &self.clock) {
             Err(error) => turn.reply(caller, |w| write_error(w, &error, &self.watch)),
@@ -313,11 +316,11 @@ impl<S: Store> KeyValueServer<S> {
     }
 
     /// Has a page read by the process of this pid behind those that wait; gives it back where as many wait as may.
-    fn read_later(&self, later: Later, store: Pid) -> Result<(), Later> {
+    fn read_later(&self, later: Later, store: Pid) -> Option<Later> {
         let begins = {
             let mut waiting = self.pages.0.lock();
             if waiting.asked.len() >= WAITING_MAX {
-                return Err(later);
+                return Some(later);
             }
             waiting.asked.push_back(later);
             !std::mem::replace(&mut waiting.is_read, true)
@@ -325,7 +328,7 @@ impl<S: Store> KeyValueServer<S> {
         if begins && let Some(this) = self.this.upgrade() {
             self.follow.work(Work { store, step: Box::new(move || this.read_next()) });
         }
-        Ok(())
+        None
     }
 
     /// Reads the next page that waits; gives whether there was one.

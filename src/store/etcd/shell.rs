@@ -25,13 +25,12 @@ use super::machine::{Input, Machine, Output};
 use super::members_of;
 use super::table::Table;
 use super::waits::{Due, Later, Place, Waits};
-use crate::etcd::message::{Bytes, Effect, RangeRequest, SortOrder, SortTarget, TxnResponse};
+use crate::etcd::message::{Effect, RangeRequest, TxnResponse};
 use crate::etcd::{Ask as EtcdAsk, Error, Etcd, Pages, Watch, WatchEvent, WatchOptions};
 use crate::store::{
     EtcdFigures, EtcdState, MemoryStore, OpenError, Others, OthersTold, ReadDone, ReadManyDone, Store,
     StoreError,
 };
-pub(super) use names::id_of;
 use observer::{Observed, last_mark};
 
 /// Past so many bytes that wait a connection that writes waits until there is room again.

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::ask::{Asked, Outcome};
 use super::machine::PATIENCE;
+use super::planted::{Rule, planted};
 use crate::store::StoreError;
 
 /// See the module.
@@ -23,6 +24,9 @@ pub(super) struct Looks {
 
 impl Looks {
     pub(super) fn ask(&mut self, looks: Vec<Asked>) {
+        if planted(Rule::CatchUp) {
+            return self.seen.extend(looks.into_iter().map(|asked| (0, asked)));
+        }
         self.waiting.extend(looks);
     }
 

@@ -83,6 +83,7 @@ mod machine;
 #[cfg(feature = "disk")]
 mod moving;
 mod places;
+pub mod planted;
 mod shell;
 mod table;
 mod waits;

@@ -388,7 +388,7 @@ pub(super) fn start(
         watch: None,
     };
     let looks = observer::run(Arc::clone(&shared), shell.layout.marks());
-    let run = move || smol::block_on(shell.run().or(looks));
+    let run = super::planted::inherited(move || smol::block_on(shell.run().or(looks)));
     let thread = thread::Builder::new().name("kvnode-etcd-store".into()).spawn(run);
     *shared.thread.lock() = Some(thread.map_err(|error| OpenError::Etcd { reason: error.to_string() })?);
     Ok((shared, Loaded(is_open)))

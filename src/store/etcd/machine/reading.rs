@@ -7,6 +7,7 @@ use crate::etcd::message::{Bytes, Event, EventKind, KeyValue};
 use crate::store::etcd::ask::{Changes, Key, Wrote};
 use crate::store::etcd::layout::{self, Of};
 use crate::store::etcd::places::{self, Places};
+use crate::store::etcd::planted::{Rule, planted};
 use crate::store::etcd::table::put_all;
 use crate::store::{Store, StoreError, Value};
 
@@ -96,7 +97,27 @@ impl Machine {
             let revision = events.first().map_or(0, Event::revision);
             if revision > self.table.applied() {
                 self.revision(revision, events);
+            } else if planted(Rule::OneOrder) {
+                self.go_back(events);
             }
+        }
+    }
+
+    /// What [`Rule::OneOrder`] forbids.
+    fn go_back(&self, events: &[Event]) {
+        let mut changes = Changes::new();
+        for kv in events.iter().filter_map(|event| event.kv.as_ref()) {
+            match self.layout.read(&kv.key) {
+                Of::Entry(key) => {
+                    changes.push((key.into(), layout::read_value(key, kv).map(Value::to_owned)));
+                }
+                // It is in the table by its answer.
+                Of::OwnMark => return,
+                Of::Note(_) | Of::OtherMark | Of::Other => {}
+            }
+        }
+        if !changes.is_empty() {
+            put_all(&self.table.entries, &changes);
         }
     }
 

@@ -10,7 +10,8 @@ use crate::etcd::Error;
 use crate::etcd::message::{Bytes, OpResponse, TxnRequest, TxnResponse};
 use crate::store::etcd::ask::{Ask, Asked, Changes, Key, Kind, Outcome, Wrote};
 use crate::store::etcd::batch::{Added, BATCH_BYTES, Batch, Bounds, Carried, Does, delete, verify, void};
-use crate::store::etcd::layout;
+use crate::store::etcd::planted::{Rule, planted};
+use crate::store::etcd::{layout, places};
 use crate::store::{OwnedValue, StoreError};
 
 /// Between two times that etcd is asked the same.
@@ -106,8 +107,10 @@ impl Machine {
         };
         let number = self.flight().map_or(0, |flight| flight.number);
         match mark.map(|mark| (layout::read_mark(&mark.value).0, mark.mod_revision)) {
-            Some((found, revision)) if found == number => self.commit_at(revision),
-            Some((found, revision)) if found == number + 1 => self.void_at(revision),
+            Some((found, revision)) if found == number && !planted(Rule::OnceOrNever) => {
+                self.commit_at(revision)
+            }
+            Some((found, revision)) if found == number || found == number + 1 => self.void_at(revision),
             // Another program has touched the mark: whether the batch is done the watch shows.
             _ => {
                 if let Writing::Flying(flight) = &mut self.writing {
@@ -119,7 +122,8 @@ impl Machine {
 
     /// The batch was done in this revision.
     fn commit_at(&mut self, revision: i64) {
-        if revision <= self.table.applied().saturating_add(1) && matches!(self.reading, Reading::Following) {
+        let is_next = revision <= self.table.applied().saturating_add(1) || planted(Rule::OneOrder);
+        if is_next && matches!(self.reading, Reading::Following) {
             self.finish(revision, true);
             return self.come_to(revision);
         }
@@ -305,11 +309,29 @@ impl Machine {
         self.send(Vec::new(), request, PATIENCE, Sends::Batch);
     }
 
-    fn send(&mut self, writes: Vec<Carried>, request: TxnRequest, limit: Duration, sends: Sends) {
+    fn send(&mut self, mut writes: Vec<Carried>, request: TxnRequest, limit: Duration, sends: Sends) {
+        if planted(Rule::AnswerBehindCommit) {
+            self.answer_before_commit(&mut writes);
+        }
         self.sent += 1;
         let (number, stage) = (self.number, Stage::Asked(self.sent));
         self.outputs.push(Output::Send { number: self.sent, request: request.clone(), limit });
         self.writing = Writing::Flying(Flight { number, writes, request, stage, sends, is_unsure: false });
+    }
+
+    /// What [`Rule::AnswerBehindCommit`] forbids.
+    fn answer_before_commit(&mut self, writes: &mut [Carried]) {
+        for carried in writes {
+            let Does::Changes(changes) = &carried.does else { continue };
+            if changes.is_empty() {
+                continue;
+            }
+            let (seq, changes) = (self.table.next_seq(), changes.clone());
+            let numbers = places::unknown(self.table.applied(), changes.len());
+            let wrote = Wrote { seq, changes, numbers, has_ended: carried.has_ended };
+            let told = carried.asked.take().map(|asked| Output::Tell(asked, Ok(Outcome::Wrote(wrote))));
+            self.outputs.extend(told);
+        }
     }
 
     /// The outcome of the batch is unknown: it is sent once more, or a void in its place.

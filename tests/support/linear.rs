@@ -20,14 +20,17 @@ pub enum Act {
     Delete,
     /// A get that was answered with this value, or with none.
     Get(Option<u64>),
-    /// A write that was answered by what was there, and has put something in its place, both in one instant. One that was never
-    /// answered is no such call.
+    /// A write that has put something in the place of what was there, both in one instant. One that was never answered was to do so where
+    /// that is there, and else nothing.
     Swap {
         /// What was there.
         saw: Option<u64>,
         /// What is there now.
         puts: Option<u64>,
     },
+    /// A sum that was never answered: so much was to be added to what is there, which counts as 0 where there is nothing. One that was
+    /// answered is a swap.
+    Add(u64),
 }
 
 /// A call of one key, with times on one clock.
@@ -72,6 +75,8 @@ impl fmt::Display for Violation {
 const OPEN_MAX: usize = 128;
 /// Configurations that are searched at one event: more is a history that this is not made for.
 const CONFIGURATIONS_MAX: usize = 1 << 20;
+/// What unanswered calls that build on each other may come to, before it is taken for seen without a look.
+const BUILT_MAX: usize = 4096;
 
 /// Judges every key, and gives how many calls there were.
 ///
@@ -96,14 +101,15 @@ pub fn check_key(calls: &[Call]) -> Result<(), Violation> {
             _ => None,
         })
         .collect();
+    // What was put may be read with something added to it.
+    let adds = calls.iter().any(|call| matches!(call.act, Act::Add(_)));
     // An unanswered get says nothing, and an unanswered put that nobody read may as well never have been carried out.
     let counts = |call: &Call| {
         call.end.is_some()
             || match call.act {
                 Act::Get(_) => false,
-                Act::Put(value) => read.contains(&value),
-                Act::Delete => true,
-                Act::Swap { .. } => panic!("it was answered: {call:?}"),
+                Act::Put(value) | Act::Swap { puts: Some(value), .. } => adds || read.contains(&value),
+                Act::Delete | Act::Swap { puts: None, .. } | Act::Add(_) => true,
             }
     };
     // Starts before ends of the same instant: then they overlap.
@@ -129,6 +135,17 @@ pub fn check_key(calls: &[Call]) -> Result<(), Violation> {
 struct Configuration {
     value: Option<u64>,
     done: u128,
+}
+
+/// What a key has after a write that finds this value; `None`: it writes nothing there.
+fn written_by(call: &Call, value: Option<u64>) -> Option<Option<u64>> {
+    match call.act {
+        Act::Put(value) => Some(Some(value)),
+        Act::Delete => Some(None),
+        Act::Swap { saw, puts } => (saw == value).then_some(puts),
+        Act::Add(more) => Some(Some(value.unwrap_or(0) + more)),
+        Act::Get(_) => None,
+    }
 }
 
 struct Search<'a> {
@@ -193,32 +210,47 @@ impl<'a> Search<'a> {
     fn writes_after(&self, one: Configuration) -> impl Iterator<Item = Configuration> {
         let mut lost_delete = false;
         self.open().filter_map(move |(slot, call)| {
-            let value = match call.act {
-                Act::Put(value) => Some(value),
-                Act::Delete => None,
-                Act::Swap { saw, puts } if saw == one.value => puts,
-                Act::Swap { .. } | Act::Get(_) => return None,
-            };
             if one.done & (1 << slot) != 0 {
                 return None;
             }
-            let written = Configuration { value, done: one.done | 1 << slot };
+            let written = Configuration { value: written_by(call, one.value)?, done: one.done | 1 << slot };
             let next = self.absorb(written);
             // One that was never answered and that nobody sees now may as well be carried out later, or never. And
             // deletes of this kind are all alike.
             let lost = call.end.is_none();
-            let is_swapped = || {
-                let mut open = self.open();
-                open.any(|(slot, call)| {
-                    next.done & (1 << slot) == 0 && matches!(call.act, Act::Swap { saw, .. } if saw == value)
-                })
-            };
-            let is_unseen = next == written && !is_swapped();
-            if lost && (is_unseen || value.is_none() && std::mem::replace(&mut lost_delete, true)) {
+            let is_unseen = || next == written && !self.is_seen(next);
+            let is_alike = call.act == Act::Delete && lost && std::mem::replace(&mut lost_delete, true);
+            if lost && (is_alike || is_unseen()) {
                 return None;
             }
             Some(next)
         })
+    }
+
+    /// Whether an open call sees what a configuration has, or what unanswered calls make of that which build on it.
+    fn is_seen(&self, one: Configuration) -> bool {
+        let (mut todo, mut seen) = (vec![one], HashSet::from([one]));
+        while let Some(one) = todo.pop() {
+            for (slot, call) in self.open().filter(|(slot, _)| one.done & (1 << slot) == 0) {
+                let builds = call.end.is_none() && matches!(call.act, Act::Swap { .. } | Act::Add(_));
+                match call.act {
+                    Act::Get(value) | Act::Swap { saw: value, .. } if value == one.value && !builds => {
+                        return true;
+                    }
+                    _ => {}
+                }
+                if builds && let Some(value) = written_by(call, one.value) {
+                    let next = Configuration { value, done: one.done | 1 << slot };
+                    if seen.insert(next) {
+                        todo.push(next);
+                    }
+                }
+            }
+            if seen.len() > BUILT_MAX {
+                return true;
+            }
+        }
+        false
     }
 
     /// An open get that has the key's value is carried out at once: that changes nothing, so it is never worse.
@@ -357,6 +389,26 @@ mod tests {
     }
 
     #[test]
+    fn an_unanswered_comparison_or_sum_may_happen_once_and_where_it_can() {
+        let swap = |saw: Option<u64>, puts: Option<u64>, start| call(Act::Swap { saw, puts }, start, None);
+        let add = |more, start| call(Act::Add(more), start, None);
+        for read in [1, 2] {
+            accepted(&[put(1, 0, 1), swap(Some(1), Some(2), 2), get(read, 3, 4)]);
+        }
+        refused(&[put(1, 0, 1), swap(Some(3), Some(2), 2), get(2, 3, 4)], 2);
+        refused(&[put(1, 0, 1), swap(Some(1), Some(2), 2), get(2, 3, 4), get(1, 5, 6)], 3);
+        // It finds what was put long after its start.
+        accepted(&[put(1, 0, 1), swap(Some(5), None, 2), get(1, 3, 4), put(5, 5, 6), get(None, 7, 8)]);
+        accepted(&[put(1, 0, 1), add(10, 2), get(1, 3, 4), get(11, 5, 6)]);
+        accepted(&[add(10, 2), get(None, 3, 4), get(10, 5, 6)]);
+        refused(&[put(1, 0, 1), add(10, 2), get(11, 5, 6), get(21, 7, 8)], 3);
+        // Two that build on each other, and on a put, none of which was answered.
+        accepted(&[put(1, 0, None), add(10, 1), add(100, 1), get(111, 5, 6), get(111, 7, 8)]);
+        accepted(&[put(1, 0, None), add(10, 1), swap(Some(11), Some(7), 1), get(7, 5, 6)]);
+        refused(&[put(1, 0, None), add(10, 1), add(100, 1), get(111, 5, 6), get(101, 7, 8)], 4);
+    }
+
+    #[test]
     fn an_unanswered_get_says_nothing() {
         accepted(&[put(1, 0, 1), get(None, 2, None), get(7, 2, None), get(1, 3, 4)]);
     }
@@ -406,9 +458,10 @@ mod tests {
             prop::option::of(1_u64..4).prop_map(Act::Get),
             (prop::option::of(1_u64..4), prop::option::of(1_u64..4))
                 .prop_map(|(saw, puts)| Act::Swap { saw, puts }),
+            (1_u64..3).prop_map(Act::Add),
         ];
         let one = (act, 0_u64..12, prop::option::weighted(0.75, 0_u64..6)).prop_map(|(act, start, took)| {
-            let took = if matches!(act, Act::Swap { .. }) { took.or(Some(3)) } else { took };
+            let took = took.filter(|_| !matches!(act, Act::Add(_)));
             call(act, start, took.map(|took| start + took))
         });
         proptest!(ProptestConfig::with_cases(4_000), |(calls in prop::collection::vec(one, 1..7))| {
@@ -430,6 +483,7 @@ mod tests {
                 Act::Delete => None,
                 Act::Get(seen) if call.end.is_none() || seen == value => value,
                 Act::Swap { saw, puts } if saw == value => puts,
+                Act::Add(more) => Some(value.unwrap_or(0) + more),
                 Act::Swap { .. } | Act::Get(_) => return false,
             };
             let rest = [&left[..at], &left[at + 1..]].concat();
@@ -477,6 +531,7 @@ mod tests {
                 Act::Put(put) => value = Some(*put),
                 Act::Delete => value = None,
                 Act::Swap { saw, puts } => *saw = std::mem::replace(&mut value, *puts),
+                Act::Add(more) => value = Some(value.unwrap_or(0) + *more),
                 Act::Get(seen) => *seen = value,
             }
         }

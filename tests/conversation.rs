@@ -22,6 +22,9 @@ mod functions;
 mod late;
 #[path = "conversation/model.rs"]
 mod model;
+#[cfg(feature = "etcd")]
+#[path = "conversation/on_etcd.rs"]
+mod on_etcd;
 #[path = "conversation/primaries.rs"]
 mod primaries;
 #[path = "conversation/requests.rs"]
@@ -34,9 +37,10 @@ mod scan;
 mod signals;
 #[path = "conversation/store.rs"]
 mod store;
-#[path = "support/term.rs"]
-mod term;
+mod support;
 #[path = "conversation/transact.rs"]
 mod transact;
 #[path = "conversation/watch.rs"]
 mod watch;
+
+use support::term;

@@ -108,6 +108,8 @@ pub struct Cluster {
     pub sent: Arc<Sent>,
     /// The store, where it answers later.
     pub deferred: Option<Deferred>,
+    /// Waits until the store has done and told all that it was asked for, where its own thread does that.
+    pub settle: Option<Box<dyn Fn()>>,
 }
 
 impl Deref for Cluster {
@@ -124,8 +126,12 @@ impl DerefMut for Cluster {
     }
 }
 
-/// Has every engine answer: memory, and the deferred one in several orders.
+/// Has every engine answer: memory, and the deferred one in several orders. In the run of `on_etcd.rs`: a store in etcd, and no other.
 pub fn on_each_engine(test: impl Fn(Cluster)) {
+    #[cfg(feature = "etcd")]
+    if let Some(cluster) = crate::on_etcd::cluster() {
+        return test(cluster);
+    }
     test(cluster());
     for seed in 0..16 {
         test(cluster_on(Deferred::new(Manner::wild(seed))));
@@ -138,7 +144,12 @@ pub fn cluster_on(store: Deferred) -> Cluster {
     Cluster { deferred: Some(store), ..cluster }
 }
 
+/// A store in memory, or in etcd where `on_etcd.rs` has the tests run so.
 pub fn cluster() -> Cluster {
+    #[cfg(feature = "etcd")]
+    if let Some(cluster) = crate::on_etcd::cluster() {
+        return cluster;
+    }
     cluster_with(MemoryStore::default(), DistributionFlags::OFFERED)
 }
 
@@ -162,7 +173,7 @@ pub fn cluster_of(server: Arc<dyn GenServer>, sent: Arc<Sent>, flags: Distributi
     registry.register("net_kernel", &net_kernel_process).expect("the name is free");
     let rex = registry.spawn(Arc::new(Rex));
     registry.register("rex", &rex).expect("the name is free");
-    Cluster { conversation, net_kernel, store, sent, deferred: None }
+    Cluster { conversation, net_kernel, store, sent, deferred: None, settle: None }
 }
 
 /// A node with all functions that need no clock.
@@ -192,8 +203,16 @@ impl Cluster {
 
     /// What a store that answers later answers in the end.
     pub fn answered_later(&mut self) -> Vec<Vec<u8>> {
-        let Some(store) = &self.deferred else { return Vec::new() };
-        while store.step() {}
+        match (&self.deferred, &self.settle) {
+            (Some(store), _) => while store.step() {},
+            (None, Some(settle)) => loop {
+                settle();
+                // What that has brought to be done step by step.
+                let Some(mut work) = self.sent.4.lock().pop() else { break };
+                while work.step() {}
+            },
+            (None, None) => return Vec::new(),
+        }
         let ended = self.sent.3.lock();
         assert!(ended.is_empty(), "{ended:?} were to end: there is room here");
         let sent = std::mem::take(&mut *self.sent.0.lock());

@@ -1,4 +1,4 @@
-//! Every request of a store against a plain map, on each engine: memory, disk, and the deferred one.
+//! Every request of a store against a plain map, on each engine: memory, disk, etcd, and the deferred one.
 
 #[path = "model/pages.rs"]
 mod pages;
@@ -36,6 +36,8 @@ struct Model {
     ttl: Option<u64>,
     /// The scan that is under way.
     pages: Option<Pages>,
+    /// What the store says of the number of its last write, where it does not count by itself.
+    number: Option<Box<dyn Fn() -> u64>>,
 }
 
 impl Held {
@@ -46,7 +48,7 @@ impl Held {
 
 impl Model {
     const fn new() -> Self {
-        Self { data: BTreeMap::new(), counted: 1, now: STARTED_MS, ttl: None, pages: None }
+        Self { data: BTreeMap::new(), counted: 1, now: STARTED_MS, ttl: None, pages: None, number: None }
     }
 
     fn present(&self, at: u8) -> Option<&Held> {
@@ -59,7 +61,7 @@ impl Model {
 
     /// One write: each of the keys gets a value, or goes, and each of them counts.
     fn write(&mut self, changes: impl IntoIterator<Item = (u8, Option<String>)>) {
-        let revision = self.counted + 1;
+        let revision = self.number.as_ref().map_or(self.counted + 1, |number| number());
         let mut keys = BTreeSet::new();
         let end = self.ttl.map(|ttl| self.now + ttl);
         for (at, value) in changes {
@@ -74,7 +76,7 @@ impl Model {
                 None => _ = self.data.remove(&at),
             }
         }
-        self.counted += keys.len().max(1) as u64;
+        self.counted = revision + keys.len().max(1) as u64 - 1;
     }
 
     /// Keys that have ended are removed.
@@ -637,5 +639,54 @@ mod on_disk {
             }
             all_pages(&mut model, |request| call(&mut cluster, &store, request))?;
         }
+    }
+}
+
+#[cfg(feature = "etcd")]
+mod in_etcd {
+    use kvnode::store::EtcdStore;
+
+    use super::*;
+    use crate::support::EtcdCluster;
+
+    fn open(etcd: &EtcdCluster, prefix: &str, model: &mut Model) -> Cluster {
+        let (store, cluster) = crate::on_etcd::open(etcd.endpoint(0), prefix);
+        cluster.pass(model.now - STARTED_MS);
+        model.number = Some(Box::new(move || number(&store)));
+        // A place in memory is none of the next life.
+        model.pages = None;
+        cluster
+    }
+
+    /// That of the first write of the last transaction: requests that come one by one are each in one of their own.
+    fn number(store: &EtcdStore) -> u64 {
+        (store.etcd_revision() as u64) << 8
+    }
+
+    #[test]
+    fn a_store_in_etcd_is_a_map_that_is_kept() {
+        let etcd = EtcdCluster::start_in_memory(1);
+        let cases = std::cell::Cell::new(0);
+        proptest!(small_cases(24), |(steps in steps(true))| {
+            cases.set(cases.get() + 1);
+            let prefix = format!("model/{}", cases.get());
+            let mut model = Model::new();
+            let mut cluster = open(&etcd, &prefix, &mut model);
+            for step in steps.iter().chain([&Step::Reopen, &Step::GetMany((0..KEYS).collect()), &Step::Count]) {
+                if let Step::Reopen = step {
+                    drop(cluster);
+                    cluster = open(&etcd, &prefix, &mut model);
+                    continue;
+                }
+                if pass(step, &mut model, &mut cluster)
+                    || page(step, &mut model, |request| call(&mut cluster, request))?
+                {
+                    continue;
+                }
+                let answered = compare(step, &mut model, |request| cluster.call(request))?;
+                prop_assert!(answered);
+            }
+            all_pages(&mut model, |request| call(&mut cluster, request))?;
+        });
     }
 }

@@ -108,6 +108,10 @@ impl Asker {
 }
 
 pub fn on_each_store(test: impl Fn(Asker)) {
+    #[cfg(feature = "etcd")]
+    if let Some(cluster) = crate::on_etcd::cluster() {
+        return test(Asker::on(cluster));
+    }
     test(Asker::on(cluster()));
     test(Asker::on(cluster_on(Deferred::new(Manner::wild(1)))));
     #[cfg(feature = "disk")]

@@ -1,12 +1,11 @@
 //! Counters of two processes add up, whatever becomes of etcd: no step is lost that was answered, and none is done twice.
 
-use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use kvnode::store::EtcdState;
 
-use super::support::wait_until;
+use super::support::{Proxy, wait_until};
 use super::*;
 
 const KEYS: u64 = 4;
@@ -215,59 +214,12 @@ fn what_is_asked_while_etcd_is_away_is_answered_in_time_and_reads_go_on() {
     engine.close();
 }
 
-/// Stands between a client and etcd, and can be cut.
-struct Proxy {
-    port: u16,
-    is_cut: Arc<AtomicBool>,
-    streams: Arc<Mutex<Vec<TcpStream>>>,
-}
-
-impl Proxy {
-    fn before(endpoint: &str) -> Self {
-        let target = endpoint.trim_start_matches("http://").to_owned();
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = listener.local_addr().unwrap().port();
-        let (is_cut, streams) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(Vec::new())));
-        let (cut, known) = (Arc::clone(&is_cut), Arc::clone(&streams));
-        std::thread::spawn(move || {
-            for client in listener.incoming().flatten() {
-                let Ok(server) = TcpStream::connect(&target) else { continue };
-                if cut.load(Ordering::Acquire) {
-                    continue;
-                }
-                known.lock().extend([client.try_clone().unwrap(), server.try_clone().unwrap()]);
-                for (mut from, mut to) in [
-                    (client.try_clone().unwrap(), server.try_clone().unwrap()),
-                    (server.try_clone().unwrap(), client.try_clone().unwrap()),
-                ] {
-                    std::thread::spawn(move || {
-                        let _ended = std::io::copy(&mut from, &mut to);
-                        let _closed = to.shutdown(Shutdown::Both);
-                    });
-                }
-            }
-        });
-        Self { port, is_cut, streams }
-    }
-
-    fn cut(&self) {
-        self.is_cut.store(true, Ordering::Release);
-        for stream in self.streams.lock().drain(..) {
-            let _closed = stream.shutdown(Shutdown::Both);
-        }
-    }
-
-    fn mend(&self) {
-        self.is_cut.store(false, Ordering::Release);
-    }
-}
-
 #[test]
 fn a_watch_that_was_cut_goes_on_and_where_etcd_has_compacted_a_fresh_load_follows() {
     let cluster = EtcdCluster::start(1);
     let proxy = Proxy::before(&cluster.endpoint(0));
     let first = engine(&cluster);
-    let etcd = Etcd::connect(Config::new([format!("http://127.0.0.1:{}", proxy.port)])).unwrap();
+    let etcd = Etcd::connect(Config::new([format!("http://127.0.0.1:{}", proxy.port())])).unwrap();
     let second = EtcdEngine::new(etcd, "kvnode");
     let (here, there) = (first.open(&names("a")).unwrap(), second.open(&names("a")).unwrap());
     let told = others(&there);

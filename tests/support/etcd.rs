@@ -5,6 +5,7 @@ use std::process::{Child, Command, Stdio};
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::etcd_versions;
+use super::netns::{Host, Seat};
 use super::output::Output;
 use super::ports::Port;
 use super::wait::wait_until;
@@ -14,16 +15,33 @@ pub struct EtcdCluster {
     members: Vec<Member>,
     /// Flags for etcdctl, behind the flags that name the members.
     ctl_flags: Vec<String>,
-    scheme: &'static str,
+    /// Where etcdctl runs; `None`: on this machine's own network.
+    ctl_seat: Option<Seat>,
 }
 
 struct Member {
-    client: Port,
-    peer: Port,
-    folder: tempfile::TempDir,
+    /// Where clients find it.
+    client: String,
+    /// Where it runs; `None`: as [`EtcdCluster::ctl_seat`].
+    seat: Option<Seat>,
+    _ports: Option<[Port; 2]>,
+    /// Its data.
+    _folder: tempfile::TempDir,
     flags: Vec<String>,
     child: Option<Child>,
     output: Option<Output>,
+}
+
+/// Where a member is to be.
+struct Place {
+    client: String,
+    peer: String,
+    seat: Option<Seat>,
+    ports: Option<[Port; 2]>,
+}
+
+fn around(seat: Option<&Seat>, command: Command) -> Command {
+    if let Some(seat) = seat { seat.around(&command) } else { command }
 }
 
 impl EtcdCluster {
@@ -39,36 +57,84 @@ impl EtcdCluster {
         Self::start_as(count, "http", flags, &[])
     }
 
+    /// The same with its data in the machine's memory: where durability is no subject, a write takes no sync of a disk.
+    #[track_caller]
+    pub fn start_in_memory(count: usize) -> Self {
+        Self::start_among(count, "http", &[], &[], etcd_versions::scratch_in_memory)
+    }
+
     /// The same with TLS for clients: a certificate and key for the server, and what etcdctl is told.
     #[track_caller]
     pub fn start_as(count: usize, scheme: &'static str, flags: &[&str], ctl_flags: &[&str]) -> Self {
-        let ports: Vec<(Port, Port)> = (0..count).map(|_| (Port::take(), Port::take())).collect();
-        let peers: Vec<String> = ports
-            .iter()
-            .enumerate()
-            .map(|(at, (_, peer))| format!("m{at}=http://127.0.0.1:{}", peer.number()))
-            .collect();
-        let token = format!("t{}", ports[0].1.number());
-        let members = ports.into_iter().enumerate().map(|(at, (client, peer))| {
-            let peer_url = format!("http://127.0.0.1:{}", peer.number());
-            let client_url = format!("{scheme}://127.0.0.1:{}", client.number());
-            let folder = etcd_versions::scratch();
+        Self::start_among(count, scheme, flags, ctl_flags, etcd_versions::scratch)
+    }
+
+    #[track_caller]
+    fn start_among(
+        count: usize,
+        scheme: &'static str,
+        flags: &[&str],
+        ctl_flags: &[&str],
+        folder: impl Fn() -> tempfile::TempDir,
+    ) -> Self {
+        let at = |_| {
+            let ports = [Port::take(), Port::take()];
+            let [client, peer] = ports.each_ref().map(Port::number);
+            let client = format!("{scheme}://127.0.0.1:{client}");
+            Place { client, peer: format!("http://127.0.0.1:{peer}"), seat: None, ports: Some(ports) }
+        };
+        let ctl_flags = ctl_flags.iter().map(|flag| (*flag).to_owned()).collect();
+        Self::start_at((0..count).map(at).collect(), flags, ctl_flags, None, folder)
+    }
+
+    /// A member on each of these hosts, with its data in the machine's memory. etcdctl runs on another host.
+    #[track_caller]
+    pub fn start_on(hosts: &[&Host], ctl: &Host) -> Self {
+        let at = |host: &&Host| {
+            let address = host.node("m").split_off(2);
+            let [client, peer] = [2379, 2380].map(|port| format!("http://{address}:{port}"));
+            Place { client, peer, seat: Some(host.seat().clone()), ports: None }
+        };
+        let seat = Some(ctl.seat().clone());
+        Self::start_at(
+            hosts.iter().map(at).collect(),
+            &[],
+            Vec::new(),
+            seat,
+            etcd_versions::scratch_in_memory,
+        )
+    }
+
+    #[track_caller]
+    fn start_at(
+        places: Vec<Place>,
+        flags: &[&str],
+        ctl_flags: Vec<String>,
+        ctl_seat: Option<Seat>,
+        folder: impl Fn() -> tempfile::TempDir,
+    ) -> Self {
+        let peers: Vec<String> =
+            places.iter().enumerate().map(|(at, place)| format!("m{at}={}", place.peer)).collect();
+        let token = format!("t{}", places[0].peer);
+        let members = places.into_iter().enumerate().map(|(at, place)| {
+            let Place { client, peer, seat, ports } = place;
+            let folder = folder();
             let named = [
                 ("--name", format!("m{at}")),
                 ("--data-dir", etcd_versions::inside(folder.path()).display().to_string()),
-                ("--listen-client-urls", client_url.clone()),
-                ("--advertise-client-urls", client_url),
-                ("--listen-peer-urls", peer_url.clone()),
-                ("--initial-advertise-peer-urls", peer_url),
+                ("--listen-client-urls", client.clone()),
+                ("--advertise-client-urls", client.clone()),
+                ("--listen-peer-urls", peer.clone()),
+                ("--initial-advertise-peer-urls", peer),
                 ("--initial-cluster", peers.join(",")),
                 ("--initial-cluster-token", token.clone()),
             ];
             let its = named.into_iter().flat_map(|(flag, value)| [flag.to_owned(), value]);
             let flags = its.chain(flags.iter().map(|flag| (*flag).to_owned())).collect();
-            Member { client, peer, folder, flags, child: None, output: None }
+            Member { client, seat, _ports: ports, _folder: folder, flags, child: None, output: None }
         });
-        let ctl_flags = ctl_flags.iter().map(|flag| (*flag).to_owned()).collect();
-        let mut cluster = Self { members: members.collect(), ctl_flags, scheme };
+        let mut cluster = Self { members: members.collect(), ctl_flags, ctl_seat };
+        let count = cluster.members.len();
         (0..count).for_each(|at| cluster.run(at));
         for at in 0..count {
             cluster.wait_until_healthy(at);
@@ -83,14 +149,16 @@ impl EtcdCluster {
 
     /// Of one member.
     pub fn endpoint(&self, at: usize) -> String {
-        format!("{}://127.0.0.1:{}", self.scheme, self.members[at].client.number())
+        self.members[at].client.clone()
     }
 
     /// Starts a member that does not run.
     pub fn run(&mut self, at: usize) {
         let member = &mut self.members[at];
-        let mut child = etcd_versions::etcd()
-            .args(&member.flags)
+        let mut etcd = etcd_versions::etcd();
+        etcd.args(&member.flags);
+        let mut etcd = around(member.seat.as_ref(), etcd);
+        let mut child = etcd
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()
@@ -136,13 +204,9 @@ impl EtcdCluster {
     }
 
     fn ctl_output(&self, endpoints: &str, args: &[&str]) -> std::process::Output {
-        Command::new("etcdctl")
-            .env("ETCDCTL_API", "3")
-            .arg(format!("--endpoints={endpoints}"))
-            .args(&self.ctl_flags)
-            .args(args)
-            .output()
-            .expect("etcdctl is installed (package etcd-client)")
+        let mut ctl = Command::new("etcdctl");
+        ctl.env("ETCDCTL_API", "3").arg(format!("--endpoints={endpoints}")).args(&self.ctl_flags).args(args);
+        around(self.ctl_seat.as_ref(), ctl).output().expect("etcdctl is installed (package etcd-client)")
     }
 
     /// Further flags for etcdctl from now on.

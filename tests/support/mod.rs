@@ -36,11 +36,13 @@ pub mod judge;
 #[cfg(feature = "program")]
 pub mod kvnode;
 pub mod netns;
+pub mod not_on_etcd;
 pub mod otp;
 pub mod output;
 #[cfg(feature = "program")]
 pub mod person;
 pub mod ports;
+pub mod proxy;
 pub mod running;
 pub mod scripted;
 pub mod tap;
@@ -56,6 +58,7 @@ pub use etcd::EtcdCluster;
 pub use kvnode::KvNode;
 pub use netns::{Cut, Host, Network, Rate};
 pub use otp::{Otp, at_once_on_every_otp, at_once_on_oldest_and_newest, on_every_otp, on_every_otp_from};
+pub use proxy::Proxy;
 pub use running::Running;
 pub use scripted::Scripted;
 pub use tap::{Heard, Tap};

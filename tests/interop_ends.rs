@@ -7,8 +7,8 @@ mod support;
 
 use std::fs;
 
-use support::cluster::{Cluster, PairOnDisk, call, in_step, on_disk, same};
-use support::{BeamNode, KvNode, Otp, libfaketime, on_every_otp};
+use support::cluster::{Cluster, PairOnDisk, call, in_etcd, in_step, on_disk, same};
+use support::{BeamNode, EtcdCluster, KvNode, Otp, at_once_on_oldest_and_newest, libfaketime, on_every_otp};
 
 const ASK: &str = "ask = fn store, request -> GenServer.call({:global, store}, request, 20_000) end";
 
@@ -80,39 +80,55 @@ fn keys_of_a_store_on_disk_end_to_the_moment_here_and_at_slaves() {
 }
 
 #[test]
-fn what_ends_is_told_in_the_words_of_elixir() {
-    on_every_otp(|otp| {
-        let cluster = Cluster::new(otp);
-        let beam = &cluster.beam;
-        let _kv = cluster.node("kv", "");
-        beam.run(ASK);
-        for (request, value) in [
-            ("{:put, :k, 1, ttl: 60_000}", ":ok"),
-            ("{:put_new, :k, 1, ttl: 60_000, confirm: 0}", "false"),
-            ("{:update_counter, :k, 1}", "2"),
-            ("{:update_counter, :window, 1, ttl: 60_000}", "1"),
-            ("{:update_counter, :window, 1}", "2"),
-            ("{:compare_and_put, :k, {:value, 2}, nil, ttl: 60_000}", ":ok"),
-            ("{:touch, :nobody, 5}", "false"),
-            ("{:touch, :k, 60_000}", "true"),
-            ("{:persist, :k}", "true"),
-            ("{:ttl, :k}", "{:ok, :infinity}"),
-            ("{:ttl, :nobody}", ":error"),
-            ("{:delete, :k, ttl: 5}", "{:error, {:unknown_option, :ttl}}"),
-            ("{:pop, :k, ttl: 5}", "{:error, {:unknown_option, :ttl}}"),
-        ] {
-            beam.check(&format!("ask.(:kv, {request}) === {value}"), "true");
-        }
-        beam.check("{:ok, left} = ask.(:kv, {:ttl, :window}); left in 1..60_000", "true");
-        beam.run(
-            "reason = fn request -> try do ask.(:kv, request) catch :exit, {reason, _} -> reason end end",
-        );
-        for request in
-            ["{:put, 1, 2, ttl: 0}", "{:put, 1, 2, ttl: -5}", "{:put, 1, 2, ttl: nil}", "{:touch, 1, 1.5}"]
-        {
-            beam.check(&format!("reason.({request}) === {{:bad_call, {request}}}"), "true");
-        }
+fn keys_of_a_store_in_etcd_end_to_the_moment_here_and_at_slaves() {
+    at_once_on_oldest_and_newest(|otp| {
+        let etcd = EtcdCluster::start_in_memory(1);
+        ends_to_the_moment(otp, &in_etcd(&etcd));
     });
+}
+
+#[test]
+fn what_ends_is_told_in_the_words_of_elixir() {
+    on_every_otp(|otp| is_told_in_the_words_of_elixir(otp, ""));
+}
+
+#[test]
+fn so_is_what_ends_in_etcd() {
+    at_once_on_oldest_and_newest(|otp| {
+        let etcd = EtcdCluster::start_in_memory(1);
+        is_told_in_the_words_of_elixir(otp, &in_etcd(&etcd));
+    });
+}
+
+fn is_told_in_the_words_of_elixir(otp: &Otp, args: &str) {
+    let cluster = Cluster::new(otp);
+    let beam = &cluster.beam;
+    let _kv = cluster.node("kv", args);
+    beam.run(ASK);
+    for (request, value) in [
+        ("{:put, :k, 1, ttl: 60_000}", ":ok"),
+        ("{:put_new, :k, 1, ttl: 60_000, confirm: 0}", "false"),
+        ("{:update_counter, :k, 1}", "2"),
+        ("{:update_counter, :window, 1, ttl: 60_000}", "1"),
+        ("{:update_counter, :window, 1}", "2"),
+        ("{:compare_and_put, :k, {:value, 2}, nil, ttl: 60_000}", ":ok"),
+        ("{:touch, :nobody, 5}", "false"),
+        ("{:touch, :k, 60_000}", "true"),
+        ("{:persist, :k}", "true"),
+        ("{:ttl, :k}", "{:ok, :infinity}"),
+        ("{:ttl, :nobody}", ":error"),
+        ("{:delete, :k, ttl: 5}", "{:error, {:unknown_option, :ttl}}"),
+        ("{:pop, :k, ttl: 5}", "{:error, {:unknown_option, :ttl}}"),
+    ] {
+        beam.check(&format!("ask.(:kv, {request}) === {value}"), "true");
+    }
+    beam.check("{:ok, left} = ask.(:kv, {:ttl, :window}); left in 1..60_000", "true");
+    beam.run("reason = fn request -> try do ask.(:kv, request) catch :exit, {reason, _} -> reason end end");
+    for request in
+        ["{:put, 1, 2, ttl: 0}", "{:put, 1, 2, ttl: -5}", "{:put, 1, 2, ttl: nil}", "{:touch, 1, 1.5}"]
+    {
+        beam.check(&format!("reason.({request}) === {{:bad_call, {request}}}"), "true");
+    }
 }
 
 #[test]
@@ -146,13 +162,23 @@ fn remaining(beam: &BeamNode, key: &str) -> i64 {
 
 #[test]
 fn a_machines_clock_that_is_set_by_an_hour_neither_ends_a_key_nor_keeps_it() {
+    neither_ends_nor_is_kept("");
+}
+
+#[test]
+fn nor_does_it_in_etcd() {
+    let etcd = EtcdCluster::start_in_memory(1);
+    neither_ends_nor_is_kept(&in_etcd(&etcd));
+}
+
+fn neither_ends_nor_is_kept(args: &str) {
     let Some(library) = libfaketime() else { return };
     let cluster = Cluster::new(&Otp::newest());
     let beam = &cluster.beam;
     let dir = tempfile::tempdir().expect("a folder");
     let clock = dir.path().join("clock");
     fs::write(&clock, "+0").expect("it is ours");
-    let args = format!("--connect {}", beam.name());
+    let args = format!("--connect {} {args}", beam.name());
     let _kv = KvNode::start_with(&cluster.epmd, "kv", &args, |command| {
         command.env("LD_PRELOAD", library).env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
         command.env("FAKETIME_TIMESTAMP_FILE", &clock).env("FAKETIME_NO_CACHE", "1");

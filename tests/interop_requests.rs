@@ -5,8 +5,10 @@
 
 mod support;
 
-use support::cluster::{Cluster, PairOnDisk, around_a_kill, call, in_step, on_disk, same, states};
-use support::{BeamNode, KvNode, Otp, on_every_otp};
+use support::cluster::{
+    Cluster, PairOnDisk, around_a_kill, around_a_kill_with, call, in_etcd, in_step, on_disk, same, states,
+};
+use support::{BeamNode, EtcdCluster, KvNode, Otp, at_once_on_oldest_and_newest, on_every_otp};
 
 /// A call of the store that the text of Elixir calls `kv`.
 const CALL: &str = "ask = fn request -> GenServer.call({:global, :kv}, request, 20_000) end";
@@ -39,8 +41,8 @@ fn check_requests(beam: &BeamNode) {
         (":count", "2"),
         ("{:put_new, :new, 1, sync: 5}", "{:error, {:unknown_option, :sync}}"),
         ("{:put, :new, 1, sync: 5}", "{:error, {:unknown_option, :sync}}"),
-        ("{:put_new, :new, 1, confirm: 1}", "{:error, {:unconfirmed, 0, 1}}"),
-        ("{:put_new, :new, 1, confirm: 1}", "false"),
+        ("{:put_new, :new, 1, confirm: 0}", "true"),
+        ("{:put_new, :new, 1, confirm: 0}", "false"),
         ("{:pop, :new, confirm: 0}", "1"),
         ("{:fetch_revision, :cas}", ":error"),
         ("{:compare_and_put, :cas, {:value, nil}, 1}", "{:error, {:conflict, :absent}}"),
@@ -58,7 +60,7 @@ fn check_requests(beam: &BeamNode) {
         ("{:transact, [], [{:delete, :from}, {:delete, {:to, 1.5}}], confirm: 0}", "{:ok, [:ok, :ok]}"),
         (":clear", ":ok"),
         (":count", "0"),
-        ("{:clear, confirm: 1}", "{:error, {:unconfirmed, 0, 1}}"),
+        ("{:clear, confirm: 0}", ":ok"),
         ("{:clear, sync: 1}", "{:error, {:unknown_option, :sync}}"),
     ] {
         beam.check(&format!("ask.({request}) === {value}"), "true");
@@ -68,7 +70,20 @@ fn check_requests(beam: &BeamNode) {
     check_refusals(beam);
 }
 
-fn check_revisions(beam: &BeamNode) {
+/// Of a store that has no slave a write waits in vain.
+fn check_unconfirmed(beam: &BeamNode) {
+    for (request, value) in [
+        ("{:put_new, :new, 1, confirm: 1}", "{:error, {:unconfirmed, 0, 1}}"),
+        ("{:put_new, :new, 1, confirm: 1}", "false"),
+        ("{:pop, :new, confirm: 0}", "1"),
+        ("{:clear, confirm: 1}", "{:error, {:unconfirmed, 0, 1}}"),
+    ] {
+        beam.check(&format!("ask.({request}) === {value}"), "true");
+    }
+}
+
+/// Of a store that counts its writes by itself.
+fn check_counted_revisions(beam: &BeamNode) {
     beam.run(":ok = ask.({:put, :cas, 1}); {:ok, 1, revision} = ask.({:fetch_revision, :cas})");
     beam.check("is_integer(revision) and revision > 0", "true");
     for (request, value) in [
@@ -91,6 +106,32 @@ fn check_revisions(beam: &BeamNode) {
     ] {
         beam.check(&format!("ask.({request}) === {value}"), "true");
     }
+}
+
+fn check_revisions(beam: &BeamNode) {
+    beam.run(":ok = ask.({:put, :cas, 1}); {:ok, 1, revision} = ask.({:fetch_revision, :cas})");
+    beam.check("is_integer(revision) and revision > 0", "true");
+    for expected in ["{:revision, revision + 1}", "{:value, 1.0}", ":absent"] {
+        beam.check(
+            &format!("ask.({{:compare_and_put, :cas, {expected}, 2}}) === {{:error, {{:conflict, {{:value, 1, revision}}}}}}"),
+            "true",
+        );
+    }
+    beam.check("ask.({:compare_and_put, :cas, {:revision, revision}, 2})", ":ok");
+    beam.run("{:ok, 2, next} = ask.({:fetch_revision, :cas})");
+    beam.check("next > revision", "true");
+    beam.check(
+        "ask.({:compare_and_put, :cas, {:revision, revision}, 3}) === {:error, {:conflict, {:value, 2, next}}}",
+        "true",
+    );
+    beam.check("ask.({:put_many, [{:cas, 3}, {:cas_2, 4}]})", ":ok");
+    // A write of several keys has one revision.
+    beam.run(
+        "{:ok, 3, last} = ask.({:fetch_revision, :cas}); {:ok, 4, ^last} = ask.({:fetch_revision, :cas_2})",
+    );
+    beam.check("last > next", "true");
+    beam.check("ask.({:compare_and_delete, :cas, {:revision, last}, confirm: 0})", ":ok");
+    beam.check("ask.({:compare_and_delete, :cas_2, {:value, 4}})", ":ok");
     // Of many callers that read the same value, one changes it.
     beam.check(
         "add = fn add ->
@@ -182,31 +223,57 @@ fn every_request_of_a_store_in_memory_is_answered_with_the_terms_of_elixir() {
         let cluster = Cluster::new(otp);
         let _kv = cluster.node("kv", "--confirm-timeout 1000");
         check_requests(&cluster.beam);
+        check_unconfirmed(&cluster.beam);
+        check_counted_revisions(&cluster.beam);
     });
 }
 
 #[test]
 fn every_request_of_a_store_on_disk_is_answered_with_the_terms_of_elixir_also_after_a_restart() {
-    let before = |beam: &BeamNode| {
-        check_requests(beam);
-        beam.check("ask.({:put_many, for(i <- 1..1_000, do: {{:many, i}, i})})", ":ok");
-        beam.check("ask.({:update_counter, :counted, 40}) + ask.({:update_counter, :counted, 2})", "82");
-        beam.run("{:ok, 42, counted} = ask.({:fetch_revision, :counted}); :ok = ask.({:put, :deleted, 1}); {:ok, 1, last} = ask.({:fetch_revision, :deleted})");
-        beam.check("ask.({:delete, :deleted})", ":ok");
-    };
-    let after = |beam: &BeamNode| {
-        beam.check_soon(
-            "ask.({:get_many, [:counted | for(i <- 1..1_000, do: {:many, i})]}) ===
-               Map.new([{:counted, 42} | for(i <- 1..1_000, do: {{:many, i}, i})])",
-            "true",
-        );
-        beam.check(
-            "{:ok, 42, ^counted} = ask.({:fetch_revision, :counted}); ask.({:put, :deleted, 1})",
-            ":ok",
-        );
-        beam.check("{:ok, 1, again} = ask.({:fetch_revision, :deleted}); again > last + 1", "true");
-    };
-    on_every_otp(|otp| around_a_kill(otp, "kv", "--confirm-timeout 1000", before, after));
+    on_every_otp(|otp| {
+        let before = |beam: &BeamNode| {
+            check_requests(beam);
+            check_unconfirmed(beam);
+            check_counted_revisions(beam);
+            check_many_before_a_restart(beam, 1_000);
+        };
+        around_a_kill(otp, "kv", "--confirm-timeout 1000", before, check_after_a_restart);
+    });
+}
+
+#[test]
+fn every_request_of_a_store_in_etcd_is_answered_with_the_terms_of_elixir_also_after_a_restart() {
+    at_once_on_oldest_and_newest(|otp| {
+        let etcd = EtcdCluster::start_in_memory(1);
+        let before = |beam: &BeamNode| {
+            check_requests(beam);
+            // As many at a time as a transaction of etcd takes.
+            check_many_before_a_restart(beam, 100);
+        };
+        around_a_kill_with(otp, "kv", &in_etcd(&etcd), before, check_after_a_restart);
+    });
+}
+
+fn check_many_before_a_restart(beam: &BeamNode, at_once: usize) {
+    beam.check(
+        &format!(
+            "for(i <- 1..1_000, do: {{{{:many, i}}, i}}) |> Enum.chunk_every({at_once}) |> Enum.map(&ask.({{:put_many, &1}})) |> Enum.uniq()"
+        ),
+        "[:ok]",
+    );
+    beam.check("ask.({:update_counter, :counted, 40}) + ask.({:update_counter, :counted, 2})", "82");
+    beam.run("{:ok, 42, counted} = ask.({:fetch_revision, :counted}); :ok = ask.({:put, :deleted, 1}); {:ok, 1, last} = ask.({:fetch_revision, :deleted})");
+    beam.check("ask.({:delete, :deleted})", ":ok");
+}
+
+fn check_after_a_restart(beam: &BeamNode) {
+    beam.check_soon(
+        "ask.({:get_many, [:counted | for(i <- 1..1_000, do: {:many, i})]}) ===
+           Map.new([{:counted, 42} | for(i <- 1..1_000, do: {{:many, i}, i})])",
+        "true",
+    );
+    beam.check("{:ok, 42, ^counted} = ask.({:fetch_revision, :counted}); ask.({:put, :deleted, 1})", ":ok");
+    beam.check("{:ok, 1, again} = ask.({:fetch_revision, :deleted}); again > last + 1", "true");
 }
 
 /// `{REQUESTS, SEED}`: a process that asks for random things of twenty keys.
@@ -232,7 +299,8 @@ const WRITER: &str = "
       :done
     end";
 
-fn slaves_end_equal(otp: &Otp, args: &str) {
+/// Slaves of a store with these arguments, which waits for them where it `confirms`.
+fn slaves_end_equal(otp: &Otp, args: &str, confirms: bool) {
     let cluster = Cluster::new(otp);
     let beam = &cluster.beam;
     let _nodes = cluster.with_slaves_of_both_kinds(otp, args);
@@ -257,11 +325,16 @@ fn slaves_end_equal(otp: &Otp, args: &str) {
         ("{:compare_and_put, 3, {:value, 7}, 8, confirm: 2}", ":ok"),
         ("{:compare_and_put, 3, {:value, 8}, 7, confirm: 2}", ":ok"),
     ] {
-        beam.check(&call("master", request), value);
+        let request = if confirms { request.to_owned() } else { request.replace("confirm: 2", "confirm: 0") };
+        beam.check(&call("master", &request), value);
     }
     for slave in ["rust", "elixir"] {
-        // What is confirmed is there.
-        beam.check(&same("master", slave), "true");
+        if confirms {
+            // What is confirmed is there.
+            beam.check(&same("master", slave), "true");
+        } else {
+            beam.check_soon(&same("master", slave), "true");
+        }
     }
     beam.check(&call("rust", "{:get_many, [1, 2, 3]}"), "%{1 => :x, 3 => 7}");
     beam.check(&call("rust", "{:fetch, 3}"), "{:ok, 7}");
@@ -286,13 +359,21 @@ fn slaves_end_equal(otp: &Otp, args: &str) {
 
 #[test]
 fn slaves_of_both_kinds_end_with_what_the_primary_in_memory_has() {
-    on_every_otp(|otp| slaves_end_equal(otp, ""));
+    on_every_otp(|otp| slaves_end_equal(otp, "", true));
 }
 
 #[test]
 fn slaves_of_both_kinds_end_with_what_the_primary_on_disk_has() {
     let dir = tempfile::tempdir().expect("a folder");
-    slaves_end_equal(&Otp::newest(), &on_disk(dir.path()));
+    slaves_end_equal(&Otp::newest(), &on_disk(dir.path()), true);
+}
+
+#[test]
+fn slaves_of_both_kinds_end_with_what_the_primary_in_etcd_has() {
+    at_once_on_oldest_and_newest(|otp| {
+        let etcd = EtcdCluster::start_in_memory(1);
+        slaves_end_equal(otp, &in_etcd(&etcd), false);
+    });
 }
 
 #[test]
@@ -341,10 +422,21 @@ fn a_slave_of_an_elixir_primary_answers_every_request_that_reads() {
 
 #[test]
 fn a_slave_hands_every_request_that_writes_on_to_its_primary() {
+    hands_on("", true);
+}
+
+#[test]
+fn a_slave_hands_every_request_that_writes_on_to_its_primary_in_etcd() {
+    let etcd = EtcdCluster::start_in_memory(1);
+    hands_on(&in_etcd(&etcd), false);
+}
+
+/// To a primary with these arguments, which waits for its slave and counts its writes where it `confirms`.
+fn hands_on(args: &str, confirms: bool) {
     let cluster = Cluster::new(&Otp::newest());
     let beam = &cluster.beam;
     let _slave = cluster.node("slave", "--slave-writes forward");
-    let _master = cluster.node("master", "--slave global:slave");
+    let _master = cluster.node("master", &format!("--slave global:slave {args}"));
     beam.check_soon(&in_step("slave"), "true");
     for (request, value) in [
         ("{:put_new, 1, 1}", "true"),
@@ -362,13 +454,21 @@ fn a_slave_hands_every_request_that_writes_on_to_its_primary() {
             "{:ok, [:ok, 8, :ok]}",
         ),
     ] {
-        beam.check(&call("slave", request), value);
+        if !confirms && value.contains(":conflict") {
+            beam.check(
+                &format!("match?({{:error, {{:conflict, {{:value, :x, _}}}}}}, {})", call("slave", request)),
+                "true",
+            );
+            continue;
+        }
+        let request = if confirms { request.to_owned() } else { request.replace("confirm: 1", "confirm: 0") };
+        beam.check(&call("slave", &request), value);
     }
     beam.check(&call("master", "{:get_many, [1, 2, 3]}"), "%{1 => :x}");
     beam.check_soon(&call("slave", "{:get_many, [1, 2, 3]}"), "%{1 => :x}");
-    beam.check(&call("slave", "{:clear, confirm: 1}"), ":ok");
+    beam.check(&call("slave", if confirms { "{:clear, confirm: 1}" } else { ":clear" }), ":ok");
     for store in ["master", "slave"] {
-        beam.check(&call(store, ":count"), "0");
+        beam.check_soon(&call(store, ":count"), "0");
     }
     beam.check(&call("slave", ":clear"), ":ok");
 }

@@ -5,8 +5,8 @@
 
 mod support;
 
-use support::cluster::{Cluster, around_a_kill};
-use support::{BeamNode, Otp, on_every_otp};
+use support::cluster::{Cluster, around_a_kill, around_a_kill_with, in_etcd};
+use support::{BeamNode, EtcdCluster, Otp, at_once_on_oldest_and_newest, on_every_otp};
 
 const SCAN: &str = "
     ask = fn request -> GenServer.call({:global, :master}, request, 20_000) end
@@ -39,7 +39,11 @@ const PATTERNS: &str = "
         or not same.(scan.(match: pattern, keys: true), for({key, _} <- ets, do: key)),
       do: {pattern, ets, scan.(match: pattern)}";
 
-fn check_scans(beam: &BeamNode) {
+/// Writes of a caller that writes beside scans; in etcd each takes longer.
+const WRITES: usize = 3_000;
+const WRITES_IN_ETCD: usize = 300;
+
+fn check_scans(beam: &BeamNode, writes: usize) {
     beam.run(SCAN);
     beam.check("ask.({:scan, []})", "{[], :done}");
     beam.run(PATTERNS);
@@ -51,9 +55,10 @@ fn check_scans(beam: &BeamNode) {
         ":ok",
     );
     // Beside callers that write, what stays comes once.
+    beam.run(&format!("writes = {writes}"));
     beam.run(
         "writer = Task.async(fn ->
-           for n <- 1..3_000 do
+           for n <- 1..writes do
              :ok = ask.({:put, {:new, n}, n})
              :ok = ask.({:delete, {:new, n - 10}})
              :ok = ask.({:put, {:key, rem(n * 7, 2_000) + 1}, :changed})
@@ -118,7 +123,7 @@ const ORDER: &str = "
       not same.(got, expected.(options)),
       do: {options, got, expected.(options)}";
 
-fn check_order(beam: &BeamNode) {
+fn check_order(beam: &BeamNode, writes: usize) {
     beam.run(SCAN);
     beam.run(ORDER);
     beam.check("different", "[]");
@@ -142,9 +147,10 @@ fn check_order(beam: &BeamNode) {
     beam.check("ask.({:scan, reverse: false})", "{[], :done}");
     // Beside callers that write, what stays comes once.
     beam.run("for n <- 1..1_500, do: :ok = ask.({:put, {:key, n}, n})");
+    beam.run(&format!("writes = {writes}"));
     beam.run(
         "writer = Task.async(fn ->
-           for n <- 1..2_000 do
+           for n <- 1..writes do
              :ok = ask.({:put, {:key, n, :new}, n})
              :ok = ask.({:delete, {:key, n - 10, :new}})
              :ok = ask.({:put, {:key, rem(n * 7, 1_500) + 1}, :changed})
@@ -161,10 +167,10 @@ fn check_order(beam: &BeamNode) {
     beam.check("Task.await(writer, 60_000); :ok", ":ok");
 }
 
-/// Checks a store in memory, and that a slave of it gives the same: `all` is a scan of everything.
-fn check_with_a_slave(otp: &Otp, args: &str, check: fn(&BeamNode), all: &str) {
+/// Checks a store, and that a slave of it gives the same: `all` is a scan of everything. The slave has `args`, the store `engine` with them.
+fn check_with_a_slave(otp: &Otp, args: &str, engine: &str, check: impl Fn(&BeamNode), all: &str) {
     let cluster = Cluster::new(otp);
-    let _master = cluster.node("master", args);
+    let _master = cluster.node("master", &format!("{args} {engine}"));
     let _slave = cluster.node("slave", args);
     cluster.add_in_step("slave");
     cluster.beam.run(EXIT);
@@ -177,14 +183,40 @@ fn check_with_a_slave(otp: &Otp, args: &str, check: fn(&BeamNode), all: &str) {
 
 #[test]
 fn a_store_in_memory_is_scanned_in_the_order_of_the_beam() {
-    on_every_otp(|otp| check_with_a_slave(otp, "--ordered", check_order, "scan.(reverse: false)"));
+    on_every_otp(|otp| {
+        check_with_a_slave(otp, "--ordered", "", |beam| check_order(beam, WRITES), "scan.(reverse: false)")
+    });
+}
+
+#[test]
+fn a_store_in_etcd_is_scanned_in_the_order_of_the_beam() {
+    at_once_on_oldest_and_newest(|otp| {
+        let etcd = EtcdCluster::start_in_memory(1);
+        let check = |beam: &BeamNode| check_order(beam, WRITES_IN_ETCD);
+        check_with_a_slave(otp, "--ordered", &in_etcd(&etcd), check, "scan.(reverse: false)");
+    });
+}
+
+#[test]
+fn a_scan_in_order_of_a_store_in_etcd_goes_on_after_a_restart() {
+    let before = |beam: &BeamNode| {
+        beam.run(SCAN);
+        beam.run("for n <- 1..1_500, do: :ok = ask.({:put, {:key, n}, n})");
+        beam.run("{first, cursor} = ask.({:scan, keys: true, limit: 700, prefix: {:key}, reverse: true})");
+    };
+    let after = |beam: &BeamNode| {
+        beam.run("rest = pages.(pages, [keys: true, prefix: {:key}, reverse: true], [cursor: cursor]) |> Enum.concat()");
+        beam.check("first ++ rest === for(n <- 1_500..1//-1, do: {:key, n})", "true");
+    };
+    let etcd = EtcdCluster::start_in_memory(1);
+    around_a_kill_with(&Otp::newest(), "master", &format!("--ordered {}", in_etcd(&etcd)), before, after);
 }
 
 #[test]
 fn a_store_on_disk_is_scanned_in_the_order_of_the_beam_and_goes_on_after_a_restart() {
     let before = |beam: &BeamNode| {
         beam.run(EXIT);
-        check_order(beam);
+        check_order(beam, WRITES);
         beam.run("{first, cursor} = ask.({:scan, keys: true, limit: 700, prefix: {:key}, reverse: true})");
     };
     let after = |beam: &BeamNode| {
@@ -199,18 +231,30 @@ const EXIT: &str = "exit_of = fn call -> try do call.() catch :exit, why -> why 
 
 #[test]
 fn a_store_in_memory_is_scanned_as_ets_would_be() {
-    let check: fn(&BeamNode) = |beam| {
-        check_scans(beam);
+    let check = |beam: &BeamNode| {
+        check_scans(beam, WRITES);
         beam.check("ask.({:scan, limit: 1, prefix: {:key}})", "{:error, :unordered}");
     };
-    on_every_otp(|otp| check_with_a_slave(otp, "", check, "Enum.sort(scan.([]))"));
+    on_every_otp(|otp| check_with_a_slave(otp, "", "", check, "Enum.sort(scan.([]))"));
+}
+
+#[test]
+fn a_store_in_etcd_is_scanned_as_ets_would_be() {
+    let check = |beam: &BeamNode| {
+        check_scans(beam, WRITES_IN_ETCD);
+        beam.check("ask.({:scan, limit: 1, prefix: {:key}})", "{:error, :unordered}");
+    };
+    at_once_on_oldest_and_newest(|otp| {
+        let etcd = EtcdCluster::start_in_memory(1);
+        check_with_a_slave(otp, "", &in_etcd(&etcd), check, "Enum.sort(scan.([]))");
+    });
 }
 
 #[test]
 fn a_store_on_disk_is_scanned_as_ets_would_be_and_goes_on_after_a_restart() {
     let before = |beam: &BeamNode| {
         beam.run(EXIT);
-        check_scans(beam);
+        check_scans(beam, WRITES);
         beam.run("{first, cursor} = ask.({:scan, keys: true, limit: 700})");
     };
     let after = |beam: &BeamNode| {
@@ -225,6 +269,17 @@ fn a_store_on_disk_is_scanned_as_ets_would_be_and_goes_on_after_a_restart() {
 
 #[test]
 fn what_an_otp_cannot_decode_ends_the_call_and_keys_come_as_they_were_put() {
+    keys_come_as_they_were_put("");
+}
+
+#[test]
+fn so_do_keys_of_a_store_in_etcd() {
+    let etcd = EtcdCluster::start_in_memory(1);
+    keys_come_as_they_were_put(&in_etcd(&etcd));
+}
+
+#[expect(clippy::print_stderr, reason = "it is said that nothing was tested")]
+fn keys_come_as_they_were_put(args: &str) {
     let versions = Otp::all();
     let (Some(old), Some(new)) =
         (versions.iter().find(|otp| otp.release == 23), versions.iter().find(|otp| otp.release >= 27))
@@ -234,7 +289,7 @@ fn what_an_otp_cannot_decode_ends_the_call_and_keys_come_as_they_were_put() {
     };
     let cluster = Cluster::new(new);
     let old = BeamNode::start(old, &cluster.epmd, "old");
-    let _master = cluster.node("master", &format!("--connect {}", old.name()));
+    let _master = cluster.node("master", &format!("--connect {} {args}", old.name()));
     old.wait_for_global("master");
     cluster.beam.run(SCAN);
     cluster.beam.run("alias = :erlang.alias(); :ok = ask.({:put, alias, {1, alias}})");

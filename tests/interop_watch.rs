@@ -6,8 +6,8 @@
 mod support;
 
 use rustix::process::Signal;
-use support::cluster::{Cluster, around_a_kill, call, on_disk};
-use support::{BeamNode, KvNode, Otp, on_every_otp};
+use support::cluster::{Cluster, around_a_kill, around_a_kill_with, call, in_etcd, on_disk};
+use support::{BeamNode, EtcdCluster, KvNode, Otp, at_once_on_oldest_and_newest, on_every_otp};
 
 /// Functions of the test's own: `ask`, `watcher`, which gives a process that keeps what it is told, and `heard`, which gives that. A
 /// watcher ends where it is told something twice or out of order.
@@ -141,6 +141,24 @@ fn a_store_on_disk_tells_every_change_in_order_and_goes_on_after_it_was_killed()
 }
 
 #[test]
+fn a_store_in_etcd_tells_every_change_in_order() {
+    let before = |beam: &BeamNode| {
+        check_order(beam);
+        beam.run("{last, _} = heard.(again)");
+    };
+    // A node that was started again knows none of the changes before.
+    let after = |beam: &BeamNode| {
+        beam.check("ask.(:master, {:watch, from: last})", "{:error, :too_old}");
+        beam.run("anew = watcher.(:master, initial: true)");
+        beam.check_soon("pairs.(events.(anew), %{}) === everything.(:master)", "true");
+    };
+    at_once_on_oldest_and_newest(|otp| {
+        let etcd = EtcdCluster::start_in_memory(1);
+        around_a_kill_with(otp, "master", &in_etcd(&etcd), before, after);
+    });
+}
+
+#[test]
 fn a_slave_tells_what_its_primary_writes_and_goes_on_when_it_is_promoted() {
     on_every_otp(|otp| {
         let cluster = Cluster::new(otp);
@@ -230,71 +248,99 @@ fn a_clear_is_one_event_at_its_primary_and_at_slaves() {
 
 #[test]
 fn a_watcher_of_a_prefix_is_told_of_keys_that_begin_so_and_of_no_others() {
-    on_every_otp(|otp| {
-        let cluster = Cluster::new(otp);
-        let beam = &cluster.beam;
-        let _master = cluster.node("master", "");
-        beam.run(WATCHER);
-        beam.check("ask.(:master, {:put, {:user, 1}, :shown})", ":ok");
-        beam.run(
-            "tuples = watcher.(:master, initial: true, prefix: {:user, 1}); lists = watcher.(:master, prefix: [1])
-             binaries = watcher.(:master, prefix: \"a\")
-             all = [{:user, 1, :x}, {:user, 2}, {:user}, [1], [1, 2], [2], ~c\"a\", \"ab\", \"a\", \"b\", :a, 1, %{}]
-             for key <- all, do: :ok = ask.(:master, {:put, key, 1})
-             :ok = ask.(:master, {:put, :last, 1})
-             keys = fn pid -> for {_, :put, key, _} <- events.(pid), do: key end",
-        );
-        beam.check_soon("keys.(tuples)", "[{:user, 1}, {:user, 1, :x}]");
-        beam.check_soon("keys.(lists) === [[1], [1, 2]]", "true");
-        beam.check_soon("keys.(binaries)", "[\"ab\", \"a\"]");
+    on_every_otp(|otp| a_watcher_of_a_prefix(otp, ""));
+}
+
+#[test]
+fn so_is_a_watcher_of_a_prefix_of_a_store_in_etcd() {
+    at_once_on_oldest_and_newest(|otp| {
+        let etcd = EtcdCluster::start_in_memory(1);
+        a_watcher_of_a_prefix(otp, &in_etcd(&etcd));
     });
+}
+
+fn a_watcher_of_a_prefix(otp: &Otp, args: &str) {
+    let cluster = Cluster::new(otp);
+    let beam = &cluster.beam;
+    let _master = cluster.node("master", args);
+    beam.run(WATCHER);
+    beam.check("ask.(:master, {:put, {:user, 1}, :shown})", ":ok");
+    beam.run(
+        "tuples = watcher.(:master, initial: true, prefix: {:user, 1}); lists = watcher.(:master, prefix: [1])
+         binaries = watcher.(:master, prefix: \"a\")
+         all = [{:user, 1, :x}, {:user, 2}, {:user}, [1], [1, 2], [2], ~c\"a\", \"ab\", \"a\", \"b\", :a, 1, %{}]
+         for key <- all, do: :ok = ask.(:master, {:put, key, 1})
+         :ok = ask.(:master, {:put, :last, 1})
+         keys = fn pid -> for {_, :put, key, _} <- events.(pid), do: key end",
+    );
+    beam.check_soon("keys.(tuples)", "[{:user, 1}, {:user, 1, :x}]");
+    beam.check_soon("keys.(lists) === [[1], [1, 2]]", "true");
+    beam.check_soon("keys.(binaries)", "[\"ab\", \"a\"]");
 }
 
 #[test]
 fn a_watch_is_over_with_its_process_its_node_and_where_its_node_is_too_slow() {
-    on_every_otp(|otp| {
-        let cluster = Cluster::new(otp);
-        let beam = &cluster.beam;
-        let master = cluster.node("master", "");
-        let other = BeamNode::start(otp, &cluster.epmd, "other");
-        other.ping(beam.name());
-        other.wait_for_global("master");
-        for node in [beam, &other] {
-            node.run(WATCHER);
-        }
-        beam.run("stays = watcher.(:master, []); ends = for _ <- 1..50, do: watcher.(:master, [])");
-        other.run("slow = watcher.(:master, [])");
-        beam.check_soon(&watches(&master), "52");
-        beam.run("Enum.each(ends, &Process.exit(&1, :kill))");
-        beam.check_soon(&watches(&master), "2");
-        // It stands still, and much is written.
-        other.signal(Signal::STOP);
-        beam.check(
-            "value = String.duplicate(\"v\", 100_000)
-             for n <- 1..1_500, do: :ok = ask.(:master, {:put, rem(n, 10), value})
-             :ok",
-            ":ok",
-        );
-        beam.check_soon("length(events.(stays)) == 1_500", "true");
-        other.signal(Signal::CONT);
-        other.check_soon("Enum.count(events.(slow), &(&1 == :overrun))", "1");
-        beam.check(&format!("{}; store.watches.overruns", watches(&master)), "1");
-        beam.check_soon(&watches(&master), "1");
-        // It begins again, and is lost with its node.
-        other.run("again = watcher.(:master, initial: true)");
-        other.check_soon("pairs.(events.(again), %{}) === everything.(:master)", "true");
-        beam.check_soon(&watches(&master), "2");
-        other.kill(&cluster.epmd);
-        beam.check_soon(&watches(&master), "1");
-    });
+    on_every_otp(|otp| a_watch_is_over(otp, ""));
+}
+
+#[test]
+fn so_is_a_watch_of_a_store_in_etcd() {
+    let etcd = EtcdCluster::start_in_memory(1);
+    a_watch_is_over(&Otp::newest(), &in_etcd(&etcd));
+}
+
+fn a_watch_is_over(otp: &Otp, args: &str) {
+    let cluster = Cluster::new(otp);
+    let beam = &cluster.beam;
+    let master = cluster.node("master", args);
+    let other = BeamNode::start(otp, &cluster.epmd, "other");
+    other.ping(beam.name());
+    other.wait_for_global("master");
+    for node in [beam, &other] {
+        node.run(WATCHER);
+    }
+    beam.run("stays = watcher.(:master, []); ends = for _ <- 1..50, do: watcher.(:master, [])");
+    other.run("slow = watcher.(:master, [])");
+    beam.check_soon(&watches(&master), "52");
+    beam.run("Enum.each(ends, &Process.exit(&1, :kill))");
+    beam.check_soon(&watches(&master), "2");
+    // It stands still, and much is written.
+    other.signal(Signal::STOP);
+    beam.check(
+        "value = String.duplicate(\"v\", 100_000)
+         for n <- 1..1_500, do: :ok = ask.(:master, {:put, rem(n, 10), value})
+         :ok",
+        ":ok",
+    );
+    beam.check_soon("length(events.(stays)) == 1_500", "true");
+    other.signal(Signal::CONT);
+    other.check_soon("Enum.count(events.(slow), &(&1 == :overrun))", "1");
+    beam.check(&format!("{}; store.watches.overruns", watches(&master)), "1");
+    beam.check_soon(&watches(&master), "1");
+    // It begins again, and is lost with its node.
+    other.run("again = watcher.(:master, initial: true)");
+    other.check_soon("pairs.(events.(again), %{}) === everything.(:master)", "true");
+    beam.check_soon(&watches(&master), "2");
+    other.kill(&cluster.epmd);
+    beam.check_soon(&watches(&master), "1");
 }
 
 #[test]
 fn watchers_by_the_hundred_thousand_are_bounded_and_told() {
+    watchers_are_bounded("");
+}
+
+#[test]
+fn so_are_watchers_of_a_store_in_etcd() {
+    let etcd = EtcdCluster::start_in_memory(1);
+    watchers_are_bounded(&in_etcd(&etcd));
+}
+
+fn watchers_are_bounded(args: &str) {
     let otp = Otp::newest();
     let cluster = Cluster::new(&otp);
     let beam = &cluster.beam;
-    let _master = cluster.node("master", "");
+    let _master = cluster.node("master", args);
     beam.run(WATCHER);
     beam.run("store = :global.whereis_name(:master)");
     beam.run(

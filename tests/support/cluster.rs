@@ -4,7 +4,7 @@ use std::path::Path;
 
 use tempfile::TempDir;
 
-use super::{BeamNode, BeamOptions, Epmd, KvNode, Otp, Scripted};
+use super::{BeamNode, BeamOptions, Epmd, EtcdCluster, KvNode, Otp, Scripted};
 
 /// Calls a store by its global name.
 pub fn call(name: &str, request: &str) -> String {
@@ -70,13 +70,28 @@ pub fn around_a_kill(
     after: impl FnOnce(&BeamNode),
 ) {
     let folder = tempfile::tempdir().expect("a folder");
-    let args = format!("{args} {}", on_disk(folder.path()));
+    around_a_kill_with(otp, name, &format!("{args} {}", on_disk(folder.path())), before, after);
+}
+
+/// The same of a store wherever these arguments have it kept.
+pub fn around_a_kill_with(
+    otp: &Otp,
+    name: &str,
+    args: &str,
+    before: impl FnOnce(&BeamNode),
+    after: impl FnOnce(&BeamNode),
+) {
     let cluster = Cluster::new(otp);
-    let node = cluster.node(name, &args);
+    let node = cluster.node(name, args);
     before(&cluster.beam);
     node.kill(&cluster.epmd);
-    let _node = cluster.node(name, &args);
+    let _node = cluster.node(name, args);
     after(&cluster.beam);
+}
+
+/// The arguments of a kvnode that keeps its stores in this etcd.
+pub fn in_etcd(etcd: &EtcdCluster) -> String {
+    format!("--engine etcd --etcd {}", etcd.endpoints().join(","))
 }
 
 /// The store `master` on disk, which is started with the slave `one`, on disk too.

@@ -20,6 +20,8 @@ defmodule KvNodeTest.Linear do
 
   With `cut: {node, calls}` one of them cuts the connection to this node each time that so many calls were made here.
   A client whose call ends in an exit goes on when the server is found again: the call is written down without an end.
+
+  `run_until_finished/2` is the same of several servers that have one store.
   """
   def run(server, options) do
     made = :counters.new(1, [])
@@ -46,6 +48,124 @@ defmodule KvNodeTest.Linear do
       end
     end)
     |> IO.iodata_to_binary()
+  end
+
+  @doc """
+  The same from `begin/0` until `finish/0`: each call goes to one of these servers, and reads say `consistency: :linearizable`. `first` is the first of the
+  keys, `timeout` that of a call.
+
+  What may have been done or not is written down without an end, by what it was to do: `add` is a sum. What was surely not done is `unknown`.
+  A server that has not answered is left alone for some time, and one whose node is not there is not called.
+  """
+  def run_until_finished(servers, options) do
+    answered = :persistent_term.get({__MODULE__, :answered})
+    options = Map.merge(Map.new(options), %{answered: answered, read: [consistency: :linearizable]})
+    parent = self()
+
+    pids =
+      for client <- 1..options.clients do
+        spawn_link(fn ->
+          :rand.seed(:exsss, {options.seed, client, 0})
+          base = options.base + client * 100_000
+          send(parent, {self(), calls_until_finished(servers, client, base, [], options)})
+        end)
+      end
+
+    pids
+    |> Enum.map(fn pid ->
+      receive do
+        {^pid, calls} -> calls
+      end
+    end)
+    |> IO.iodata_to_binary()
+  end
+
+  @doc "To be called before `run_until_finished/2`."
+  def begin do
+    :persistent_term.put({__MODULE__, :answered}, :counters.new(1, []))
+    :persistent_term.put({__MODULE__, :ends}, false)
+  end
+
+  @doc "Has the clients of `run_until_finished/2` end."
+  def finish, do: :persistent_term.put({__MODULE__, :ends}, true)
+
+  @doc "How many of their calls were answered by more than an error."
+  def answered, do: :counters.get(:persistent_term.get({__MODULE__, :answered}), 1)
+
+  defp calls_until_finished(servers, client, fresh, calls, options) do
+    if :persistent_term.get({__MODULE__, :ends}) do
+      calls
+    else
+      made = call_one(pick(servers), client, fresh + 1, options)
+      calls_until_finished(servers, client, fresh + 1, [made | calls], options)
+    end
+  end
+
+  defp call_one(server, client, fresh, options) do
+    {key, {act, request}} = choose_of_one(fresh, options)
+    started = now()
+
+    {answer, ended} =
+      try do
+        {GenServer.call(server, request, options.timeout), now()}
+      catch
+        # It is not there yet.
+        :exit, {:noproc, _} -> {{:error, :unavailable}, away(server)}
+        :exit, _ -> {{:error, :unknown}, away(server)}
+      end
+
+    {act, value, ended} =
+      case answer do
+        {:error, :unavailable} ->
+          {:unknown, nil, nil}
+
+        {:error, :unknown} ->
+          {act, value} = unanswered(act)
+          {act, value, nil}
+
+        answer ->
+          :counters.add(options.answered, 1, 1)
+          {act, value} = made(act, {:ok, answer})
+          {act, value, ended}
+      end
+
+    if ended, do: Process.put(key, seen(act, value))
+    Enum.map([client, key, act, value, started, ended], &[show(&1), " "]) ++ [";"]
+  end
+
+  # What a call that was not answered may have done.
+  defp unanswered(:get), do: {:unknown, nil}
+  defp unanswered(:delete), do: {:delete, nil}
+  defp unanswered({:put, value}), do: {:put, value}
+  defp unanswered({:swap, nil}), do: {:delete, nil}
+  defp unanswered({:swap, puts}), do: {:put, puts}
+  defp unanswered({:sum, more}), do: {:add, more}
+  defp unanswered({:compared, saw, puts}), do: {:swap, {saw, puts}}
+  defp unanswered({:transacted, saw, sum}), do: {:swap, {saw, sum}}
+
+  # Some server that is there.
+  defp pick(servers) do
+    now = System.monotonic_time(:millisecond)
+    there? = fn server -> Process.get({:away, server}, now) <= now and there?(server) end
+
+    case Enum.find(Enum.shuffle(servers), there?) do
+      nil ->
+        receive do
+        after
+          20 -> pick(servers)
+        end
+
+      server ->
+        server
+    end
+  end
+
+  defp there?({:global, name}), do: is_pid(:global.whereis_name(name))
+  defp there?({_, node}), do: node in Node.list(:connected) or Node.connect(node) == true
+
+  defp away(server) do
+    Process.put({:away, server}, System.monotonic_time(:millisecond) + 500)
+    nil
   end
 
   @doc "The operating system's monotonic clock, in nanoseconds."
@@ -86,7 +206,7 @@ defmodule KvNodeTest.Linear do
   defp choose_of_all(_options), do: nil
 
   defp choose_of_one(fresh, options) do
-    key = :rand.uniform(options.keys)
+    key = Map.get(options, :first, 1) + :rand.uniform(options.keys) - 1
     {key, choose(key, fresh, options)}
   end
 
@@ -104,10 +224,11 @@ defmodule KvNodeTest.Linear do
     end
   end
 
-  defp choose(key, fresh, _options) do
+  defp choose(key, fresh, options) do
     case :rand.uniform(10) do
       at when at <= 4 -> {{:put, fresh}, {:put, key, fresh}}
       5 -> {:delete, {:delete, key}}
+      _ when is_map_key(options, :read) -> {:get, {:get, key, options.read}}
       _ -> {:get, {:get, key}}
     end
   end

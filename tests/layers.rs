@@ -14,7 +14,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("epmd", &["config", "distribution", "within"]),
     // A room that could be a crate.
     ("etcd", &["within"]),
-    ("elect", &["distribution", "etf"]),
+    ("elect", &["distribution", "etf", "replica"]),
     ("node", &["config", "distribution", "epmd", "etf", "log", "process", "within"]),
     ("handle", &["config", "distribution", "etf", "node", "process", "replica", "within"]),
     // The product.

@@ -32,6 +32,7 @@
 mod contact;
 mod face;
 pub mod keys;
+pub mod succession;
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};

@@ -99,6 +99,18 @@ pub enum Input {
         /// Whether the caller is to be told what that has done.
         reports: bool,
     },
+    /// An election has chosen the store to be the primary, with this term: its fence. Whatever it was before, it is promoted, and
+    /// answered as a promotion is.
+    Lead {
+        /// Above all terms that were.
+        term: u64,
+    },
+    /// Elections choose the primary: from now on no greeting of a term below this is taken, and nothing that came in a session of one
+    /// is acknowledged. It only rises.
+    Seal {
+        /// The lowest term that is taken.
+        floor: u64,
+    },
     /// A store that finds its global name with this one.
     Offer(Pid),
     /// A slave has refused this store, the primary of an older term.

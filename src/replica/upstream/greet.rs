@@ -61,6 +61,9 @@ impl Upstream {
         if around.is_shared {
             return Err(Refusal::KeptByEtcd);
         }
+        if self.is_below_floor(lineage.term) {
+            return Err(Refusal::Superseded);
+        }
         // Without slaves nothing goes on from here, whatever the path said once.
         if around.has_slaves && lineage.path.contains(&self.incarnation) {
             return Err(Refusal::Cycle);
@@ -124,6 +127,7 @@ impl Upstream {
         let here = change.had.filter(|had| had.primary == incarnation);
         (self.durable.term, self.durable.promoted) = greeting.lineage.rank();
         self.durable.role = TermRole::Follows;
+        self.floor = self.floor.map(|floor| floor.max(greeting.lineage.term));
         self.durable.family = greeting.lineage.family;
         self.durable.must_export |=
             change.is_demoted || self.following().is_some_and(Following::may_hold_own_values);

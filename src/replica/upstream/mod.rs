@@ -84,6 +84,8 @@ pub struct Upstream {
     under_way: UnderWay,
     /// What the primary has asked, in which session, and is not answered yet.
     put_off: Option<(u64, u64)>,
+    /// The lowest term whose primary is followed, where elections choose the primary.
+    floor: Option<u64>,
     outputs: VecDeque<Output>,
 }
 
@@ -137,6 +139,7 @@ impl Upstream {
             brought_from: None,
             under_way: UnderWay::default(),
             put_off: None,
+            floor: None,
             outputs: VecDeque::new(),
         }
     }
@@ -245,6 +248,8 @@ impl Upstream {
             }
             Input::Bye { session } => self.removed(session),
             Input::Promote { reports } => self.promoted(reports),
+            Input::Lead { term } => self.chosen(term),
+            Input::Seal { floor } => self.seal(floor),
             Input::Offer(pid) => self.offered(pid),
             Input::Superseded(primary) => self.handed_up(primary),
             Input::PrimaryDown(pid, reason) => {
@@ -319,7 +324,7 @@ impl Upstream {
 
     fn confirmed(&mut self, asked: Asked, result: Result<(), NotKept>) {
         let is_it = self.following().is_some_and(|following| following.primary.session == asked.session);
-        if !is_it {
+        if !is_it || self.is_sealed() {
             return self.reply(Refusal::OtherSession);
         }
         if let Err(error) = result {
@@ -330,6 +335,8 @@ impl Upstream {
         if let Some(why) = following.to_tell.take() {
             return self.reply(why);
         }
+        // Before this was kept, all that came before it was.
+        following.done(Some(asked.applied));
         if asked.caught_up && following.said.take().is_some() {
             self.log(Event::KeptAgain);
         }
@@ -358,7 +365,7 @@ impl Upstream {
 
     fn removed(&mut self, session: u64) {
         let is_it = self.following().is_some_and(|following| following.primary.session == session);
-        if !is_it {
+        if !is_it || self.is_sealed() {
             return;
         }
         let replaced = std::mem::take(&mut self.replaced);
@@ -378,6 +385,46 @@ impl Upstream {
         self.persist();
         self.log(Event::Removed);
         self.outputs.push_back(Output::RenewAll);
+    }
+
+    /// Elections choose the primary: one below this term is followed no more.
+    fn seal(&mut self, floor: u64) {
+        self.floor = self.floor.max(Some(floor));
+        if self.is_sealed()
+            && let Role::Following(following) = &mut self.role
+        {
+            // As if its connection were lost: it may greet again, with a term that is not below.
+            following.lose();
+        }
+    }
+
+    /// Whether the primary that it follows, or followed last, is below the term from which on one is followed.
+    fn is_sealed(&self) -> bool {
+        let term = self.following().map(|following| following.primary.lineage.term);
+        term.is_some_and(|term| self.is_below_floor(term))
+    }
+
+    fn is_below_floor(&self, term: u64) -> bool {
+        self.floor.is_some_and(|floor| term < floor)
+    }
+
+    /// How far the store has come with what a primary had, where that has brought it up to date once; and whether nothing that came
+    /// behind that is there in part.
+    pub fn holds_copy(&self) -> Option<(Position, bool)> {
+        match &self.role {
+            Role::Following(following) => {
+                let has_been_whole = following.is_caught_up() || following.applied > 0;
+                let is_whole = following.is_caught_up() && following.write_error.is_none();
+                has_been_whole.then(|| {
+                    let position = Position { primary: following.incarnation(), applied: following.applied };
+                    (position, is_whole && !self.durable.is_partial)
+                })
+            }
+            Role::Alone | Role::Orphan => {
+                let position = self.durable.position.filter(|position| position.applied > 0);
+                position.map(|position| (position, !self.durable.is_partial))
+            }
+        }
     }
 
     /// Something was not kept.

@@ -54,6 +54,16 @@ impl Upstream {
         if let Some(why) = self.unpromotable() {
             return self.reply(Answer::Error(why));
         }
+        self.promote_in(self.durable.term.saturating_add(u64::from(!planted(Rule::TermOfPromotion))), reports);
+    }
+
+    /// An election has chosen the store: that has weighed what it holds.
+    pub(super) fn chosen(&mut self, term: u64) {
+        self.floor = self.floor.max(Some(term));
+        self.promote_in(term.max(self.durable.term), true);
+    }
+
+    fn promote_in(&mut self, term: u64, reports: bool) {
         let lacks = Lacks::of(self.following(), self.durable.is_partial);
         let lag = self.following().map_or(0, Following::lag);
         let former = match std::mem::replace(&mut self.role, Role::Alone) {
@@ -64,7 +74,7 @@ impl Upstream {
         self.started_empty = false;
         self.stepped_down = false;
         let durable = &mut self.durable;
-        durable.term = durable.term.saturating_add(u64::from(!planted(Rule::TermOfPromotion)));
+        durable.term = term;
         durable.promoted = self.incarnation;
         durable.role = TermRole::Promoted;
         durable.was_slave = false;

@@ -32,6 +32,7 @@
 mod contact;
 mod face;
 pub mod keys;
+mod lease;
 pub mod succession;
 
 use std::collections::VecDeque;
@@ -40,13 +41,12 @@ use std::time::{Duration, Instant};
 use contact::Contact;
 pub use face::{Campaign, Campaigned, Former, Held, Input, Output};
 pub use keys::Life;
+use lease::{Lease, PAUSE};
 
 use crate::etf::Pid;
 
 /// So long before the end of its lease a holder gives the names up: the nodes that know them are told within this time.
 pub const MARGIN: Duration = Duration::from_millis(300);
-/// Between tries that etcd does not answer, or not in time.
-const PAUSE: Duration = Duration::from_millis(200);
 /// How long a holder that leaves keeps the names for the next one to take them over.
 const HANDOVER: Duration = Duration::from_millis(300);
 /// How long a holder may take to give the names up before it ends.
@@ -78,17 +78,6 @@ enum Phase {
     GivingUp { question: u64, until: Instant },
     /// It has ended.
     Over,
-}
-
-/// How its lease stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Lease {
-    /// There is none. One is asked for then.
-    None { ask_at: Option<Instant> },
-    /// One is asked for.
-    Asked { question: u64 },
-    /// There is one, held until then if nothing more is heard.
-    Held { id: i64, until: Instant },
 }
 
 /// One process of a store. See the [module](self).
@@ -158,11 +147,7 @@ impl Candidate {
 
     /// When [`Input::Time`] is to be handed in, if nothing comes before.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let lease = match self.lease {
-            Lease::None { ask_at } => [ask_at, None],
-            Lease::Asked { .. } => [None, None],
-            Lease::Held { until, .. } => [until.checked_sub(MARGIN), Some(until)],
-        };
+        let lease = self.lease.due();
         let phase = match self.phase {
             Phase::Waiting { not_before } => not_before,
             Phase::CatchingUp { question: None, again_at } => Some(again_at),
@@ -188,22 +173,8 @@ impl Candidate {
             }
             Input::Held { revision, held } => self.told_held(revision, held),
             Input::Former { revision, former } => self.told_former(revision, former),
-            Input::Granted { question, lease } => {
-                if self.lease == (Lease::Asked { question }) {
-                    self.lease = match lease {
-                        Some((id, until)) => Lease::Held { id, until },
-                        None => Lease::None { ask_at: Some(now + PAUSE) },
-                    };
-                }
-            }
-            Input::LeaseUntil(until) => {
-                if let Lease::Held { id, .. } = self.lease {
-                    self.lease = match until {
-                        Some(until) => Lease::Held { id, until },
-                        None => Lease::None { ask_at: Some(now) },
-                    };
-                }
-            }
+            Input::Granted { question, lease } => self.lease.granted(question, lease, now),
+            Input::LeaseUntil(until) => self.lease.told(until, now),
             Input::Campaigned { question, answer } => self.campaigned(question, answer, now),
             Input::CaughtUp { question, is_done } => {
                 if matches!(self.phase, Phase::CatchingUp { question: asked, .. } if asked == Some(question))
@@ -325,14 +296,7 @@ impl Candidate {
     }
 
     fn keep_lease(&mut self, now: Instant) {
-        if let Lease::Held { until, .. } = self.lease
-            && until <= now
-        {
-            self.lease = Lease::None { ask_at: Some(now) };
-        }
-        if let Lease::None { ask_at: Some(at) } = self.lease
-            && at <= now
-        {
+        if self.lease.is_wanted(now) {
             let question = self.next_question();
             self.lease = Lease::Asked { question };
             self.outputs.push_back(Output::Lease { question });
@@ -361,18 +325,10 @@ impl Candidate {
         }
     }
 
-    /// The lease that the key has, if that lease lasts.
-    fn lasting_lease(&self, now: Instant) -> Option<i64> {
-        match self.lease {
-            Lease::Held { id, until } if until > now + MARGIN => Some(id),
-            _ => None,
-        }
-    }
-
     /// Whether the key is this candidate's, with a lease that lasts.
     fn has_key(&self, now: Instant) -> bool {
         let Some(Some(held)) = &self.held else { return false };
-        held.by.as_ref() == Some(&self.me) && self.lasting_lease(now) == Some(held.lease)
+        held.by.as_ref() == Some(&self.me) && self.lease.lasting(now) == Some(held.lease)
     }
 
     /// Another process that has the key.
@@ -396,7 +352,7 @@ impl Candidate {
 
     fn campaign(&mut self, now: Instant) {
         let (Some(held), Some(known)) = (&self.held, &self.former) else { return };
-        let Some(lease) = self.lasting_lease(now).filter(|_| self.is_free(held.as_ref())) else { return };
+        let Some(lease) = self.lease.lasting(now).filter(|_| self.is_free(held.as_ref())) else { return };
         let me = Life::of(&self.me);
         let others = known.lives.iter().filter(|life| **life != me).cloned();
         let former: Vec<Life> = std::iter::once(me.clone()).chain(others).take(keys::FORMER_MAX).collect();

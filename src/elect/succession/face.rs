@@ -13,6 +13,8 @@ use crate::etf::Pid;
 pub struct Config {
     /// The process.
     pub me: Pid,
+    /// The store's incarnation, that no other life of any store has: its writes are numbered in it.
+    pub incarnation: u64,
     /// How many slaves have a write before it is confirmed: the store's `--confirm`. A caller that asks for fewer is confirmed by fewer,
     /// and an election does not wait for such a write. 0: nothing is confirmed.
     pub confirm: u32,
@@ -94,13 +96,15 @@ pub enum Input {
         question: u64,
         /// What the store holds, looked at after that.
         holds: Holds,
+        /// The term that the store knows.
+        term: u64,
     },
     /// To [`Output::Lead`]: the promotion is kept, with its term; or could not be.
     Led {
         /// What was asked.
         question: u64,
-        /// The incarnation that its writes are numbered in, by which slaves know what they have of it; `None`: it is not promoted.
-        incarnation: Option<u64>,
+        /// Else the store is not fit to be the primary now.
+        is_done: bool,
     },
     /// How the store's slaves stand, whenever that has changed, and once behind each [`Output::Count`]. Of no matter where it does
     /// not lead.
@@ -131,6 +135,8 @@ pub enum Input {
         /// What was asked.
         question: u64,
     },
+    /// A person wants this store to be the primary, whatever else is there and may be lost.
+    Force,
     /// The process is about to end.
     Leave,
     /// Time has passed.
@@ -286,6 +292,8 @@ pub enum SteppedDown {
     Key,
     /// A higher fence was seen.
     Fence,
+    /// Its store could not be promoted.
+    Unfit,
     /// It ends.
     Leaves,
 }
@@ -296,6 +304,7 @@ impl fmt::Display for SteppedDown {
             Self::Lease => "etcd does not renew its lease",
             Self::Key => "its key in etcd is gone or another's",
             Self::Fence => "another store leads with a higher fence",
+            Self::Unfit => "its store could not be promoted",
             Self::Leaves => "it ends",
         })
     }

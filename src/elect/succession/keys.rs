@@ -5,7 +5,7 @@
 //! <store>/e/m         1                                        what the next election goes by, in lines
 //!                     term FENCE INCARNATION NODE              the last primary
 //!                     base INCARNATION CONFIRM NODE            the primary that confirmed writes last, how many slaves that took
-//!                     heir INCARNATION                         a primary since, which has confirmed none; the last is the newest
+//!                     heir INCARNATION NODE                    a primary since, which has confirmed none; the last is the newest
 //!                     member NODE                              a slave that counts for the base
 //!                     former CREATION NODE                     a node that has led, the last first
 //! <store>/e/r/NODE    1 AFTER HOLDS CREATION ID SERIAL NODE    a process of the store that is there, with its lease
@@ -149,7 +149,7 @@ impl FromStr for Holds {
 }
 
 /// What the next election goes by. Written by the primary alone, where its key is as it was.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
     /// The last fence.
     pub fence: u64,
@@ -160,13 +160,22 @@ pub struct Record {
     /// The last primary that could confirm writes.
     pub base: Base,
     /// Primaries since, the newest last: each had all that the base has confirmed, and has confirmed nothing.
-    pub heirs: Vec<u64>,
+    pub heirs: Vec<Heir>,
     /// Those that have led, the last first.
     pub former: Vec<Life>,
 }
 
+/// A primary that was chosen, and has confirmed nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Heir {
+    /// Its incarnation.
+    pub incarnation: u64,
+    /// Its node.
+    pub node: Arc<str>,
+}
+
 /// A primary that can confirm writes, and the slaves that count for that.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Base {
     /// Its incarnation.
     pub incarnation: u64,
@@ -185,7 +194,7 @@ impl Record {
         let mut text = format!("{FORM}\nterm {fence} {incarnation} {node}\n");
         // A string takes everything.
         let _ = writeln!(text, "base {} {} {}", base.incarnation, base.confirm, base.node);
-        heirs.iter().for_each(|heir| _ = writeln!(text, "heir {heir}"));
+        heirs.iter().for_each(|heir| _ = writeln!(text, "heir {} {}", heir.incarnation, heir.node));
         base.members.iter().for_each(|node| _ = writeln!(text, "member {node}"));
         former.iter().take(FORMER_MAX).for_each(|life| {
             _ = writeln!(text, "former {} {}", life.creation, life.node);
@@ -198,7 +207,10 @@ impl Record {
         let text = std::str::from_utf8(value).ok().filter(|text| text.len() <= BYTES_MAX)?;
         let mut lines = text.lines();
         lines.next().filter(|form| *form == FORM)?;
-        let mut record = Self::default();
+        let nobody = || Arc::<str>::from("");
+        let base = Base { incarnation: 0, confirm: 0, node: nobody(), members: Vec::new() };
+        let mut record =
+            Self { fence: 0, incarnation: 0, node: nobody(), base, heirs: Vec::new(), former: Vec::new() };
         for line in lines {
             let (word, rest) = line.split_once(' ')?;
             match word {
@@ -214,7 +226,11 @@ impl Record {
                     record.base.confirm = parts.next()?.parse().ok()?;
                     record.base.node = read_node(parts.next()?)?;
                 }
-                "heir" => record.heirs.push(rest.parse().ok()?),
+                "heir" => {
+                    let (incarnation, node) = rest.split_once(' ')?;
+                    let heir = Heir { incarnation: incarnation.parse().ok()?, node: read_node(node)? };
+                    record.heirs.push(heir);
+                }
                 "member" => record.base.members.push(read_node(rest)?),
                 "former" => {
                     let (creation, node) = rest.split_once(' ')?;

@@ -1,24 +1,179 @@
-//! Which of the nodes of a replicated store is the primary: an elector, as a value.
+//! Which of the nodes of a replicated store is the primary, where the store is in memory or on disk and etcd decides: one of its nodes,
+//! as a value.
 //!
-//! (Under construction: the face stands, the machine follows.)
+//! [`Candidate`](super::Candidate) is its sibling for stores that etcd keeps. There each write is safe whichever node carries it out, and the
+//! key only routes. Here the data is with the nodes, so a primary has to have all that was promised.
+//!
+//! ```text
+//!             the key is this node's                 the promotion is kept
+//!   Apart ------------------------------> Promoting -----------------------> Leading
+//!    ^  \ the primary is gone: a round     |  the lease may end, the key is    |  \
+//!    |   v                                 |  gone or another's, a higher      |   v
+//!    |  sealed, reported, chosen:          v  fence is seen: it steps down     v  Leaving: slaves get what is
+//!    |  the key is taken      +------------+-----------------------------------+  on its way, then Over
+//!    +------------------------+
+//! ```
+//!
+//! # What stands in etcd
+//!
+//! The primary's key with its lease, a *record* that is written by the primary alone and compared on its last revision, and a report of
+//! each node with that node's lease ([`keys`] has their forms). The **fence** is a number in the record: a node that takes the key
+//! writes both in one transaction, with a fence above the last one and above the term of its store. The store is promoted with the
+//! fence as its [term](crate::replica::Lineage::term). So greetings carry it, slaves compare it, and it is kept over restarts, as terms always were.
+//!
+//! # What is promised
+//!
+//! A write is **confirmed** when `c` slaves that count have acknowledged it to a primary that leads by its own clock. A slave counts while it
+//! is a member in the record: the primary counts a new one once the record has it, and none that it wants to drop before the record is
+//! written without it. Members are dropped when enough of the others have all that was confirmed so far.
+//!
+//! **No confirmed write is lost**, as long as a node has it that an election can see. The record's *base* says which incarnation has
+//! confirmed writes last, with which `c` and which `N` members. When the primary's key is gone a *round* begins, which is named by
+//! the last fence `f`. A node that sees it is first sealed: its store acknowledges nothing any more to a primary whose fence is `f` or
+//! lower, nor takes its greeting. Then it reports what it holds. The key is taken by a transaction that compares the record, and that nobody has the key; so:
+//!
+//! 1. Of a confirmed write `c` members have acknowledged it, and of these at least one is among any `N - c + 1`. That one had the write before
+//!    it was sealed, so its report is not behind it. Copies of one incarnation are prefixes of its writes (with newer values here and
+//!    there), so the most advanced report has the write.
+//! 2. Once `N - c + 1` members are sealed, fewer than `c` are left: the former primary can confirm nothing more, whatever its
+//!    clock says. What it may still say `:ok` to was acknowledged before that.
+//! 3. The next primary has confirmed nothing until it has written itself as the base, with members that it has brought up to date. Until
+//!    then it is an *heir* of the base, and so are those after it: a node that was brought up to date by any of them has all that the
+//!    base has confirmed, alone. When the base itself leads again in the same life it may confirm at once, so it has no heirs from then on.
+//! 4. The primary with the record's incarnation has everything itself, and does not wait for reports: it may have lost nothing but its
+//!    lease, or, on disk, its process.
+//! 5. A node that has lost its data, or has a part of another's, has an incarnation that the record does not know, or none: it does not count. Its
+//!    report ends with its lease; where one that is out of date is still there it makes others more demanding, and takes nothing itself.
+//!
+//! **Two primaries** do not confirm at once: by its own clock a primary leads no longer than its lease, less [`MARGIN`]; the key goes
+//! when the lease has ended, or when the node is surely gone ([`Candidate`](super::Candidate) says when that is). Where a person deletes the key, 2. holds still.
+//!
+//! **Fences only rise**: the transaction compares the record that has the last one.
+//!
+//! With `c = 0` nothing is promised: the most advanced of the nodes that report within a short time is chosen. `is_lossy` chooses so
+//! after a longer time where too few report, says so, and begins a new base; a person can have the same done ([`Input::Force`]). Where all nodes
+//! that may have data report that they have none, the store begins anew: nothing is there to wait for.
+//!
+//! Without etcd nothing is chosen: the primary takes no writes when its lease may have ended, and all go on to answer reads from
+//! what they have.
+//!
+//! # How it is driven
+//!
+//! [`handle`](Succession::handle) an [`Input`] as it comes, and one by one carry out what [`poll_output`](Succession::poll_output) gives, before
+//! the next input; at [`poll_timeout`](Succession::poll_timeout) hand in [`Input::Time`]. Before any of these, where there is a lease,
+//! [`Input::LeaseUntil`] says until when it is held. A store's process has a value of its own: one that is started again is another.
 
+mod choice;
 mod face;
 pub mod keys;
+mod known;
+mod planted;
+mod tally;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use choice::Count;
 pub use face::{
     Change, Config, Entry, Event, Input, Leader, Output, Role, Slave, SteppedDown, Transacted, Transaction,
     View,
 };
+use keys::{Base, HEIRS_MAX, Heir, Record, Report, write_leader};
 pub use keys::{Holds, Key};
+use known::Known;
+use planted::{Rule, planted};
+use tally::Tally;
+
+use super::contact::Contact;
+use super::keys::FORMER_MAX;
+use super::lease::{Lease, PAUSE};
+use super::{Life, MARGIN};
+use crate::etf::Pid;
+
+/// A round waits so long for more reports than are needed: a more advanced one may come, with writes that were not confirmed.
+const SETTLE: Duration = Duration::from_millis(300);
+/// The same where nothing is confirmed, so that none are needed.
+const SETTLE_UNCONFIRMED: Duration = Duration::from_secs(1);
+/// A round that may lose something waits so long for enough reports.
+const LOSSY_AFTER: Duration = Duration::from_secs(5);
+/// People are told of what a round waits for after this.
+const SAY_AFTER: Duration = Duration::from_secs(2);
+/// A store without data waits so long to be the first primary: one with data may be there.
+const FOUND_AFTER: Duration = Duration::from_secs(2);
+/// A store that could not be promoted leaves it to others for so long.
+const UNFIT: Duration = Duration::from_secs(10);
+/// A primary that ends waits so long for its slaves to have everything.
+const HANDOVER: Duration = Duration::from_secs(1);
+
+/// How a node stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Phase {
+    /// It does not lead.
+    Apart,
+    /// It has the key, and its store is promoted.
+    Promoting { question: u64, fence: u64 },
+    /// Its store is the primary.
+    Leading { fence: u64 },
+    /// Its store was the primary and takes nothing more; until then slaves get what is on its way.
+    Leaving { until: Instant },
+    /// It has ended.
+    Over,
+}
+
+/// A choice of the next primary.
+#[derive(Debug)]
+struct Round {
+    /// The fence of the primary that is gone; 0: there was none.
+    after: u64,
+    began: Instant,
+    /// The store is being sealed.
+    question: u64,
+    /// It is sealed, and holds this; with the term that it knows.
+    sealed: Option<(Holds, u64)>,
+    /// People know what it waits for.
+    is_said: bool,
+}
+
+/// What a transaction that is under way is for.
+#[derive(Debug)]
+enum Doing {
+    Report,
+    Depose,
+    Take { event: Option<Event> },
+    Record,
+}
 
 /// One node of a store in its elections. See the [module](self).
 #[derive(Debug)]
 pub struct Succession {
     config: Config,
+    phase: Phase,
+    since: Instant,
+    lease: Lease,
+    /// `None`: nothing was told of the keys yet.
+    known: Option<Known>,
+    contact: Option<Contact>,
+    /// The lowest fence that the store takes, as far as it was told.
+    floor: u64,
+    round: Option<Round>,
+    /// The transaction that is under way.
+    under_way: Option<(Transaction, Doing)>,
+    /// No other transaction before.
+    not_before: Option<Instant>,
+    /// The store leaves it to others until then.
+    unfit_until: Option<Instant>,
+    /// A fence that was seen elsewhere.
+    outranked: u64,
+    is_forced: bool,
+    tally: Tally,
+    /// Processes that are the primary's slaves, as far as it has said.
+    followed: Vec<Pid>,
+    /// The primary that was told of last.
+    told: Option<Option<Leader>>,
+    /// A key that is not understood, and was told of.
+    unreadable: Option<Key>,
+    questions: u64,
     now: Instant,
     outputs: VecDeque<Output>,
 }
@@ -26,36 +181,81 @@ pub struct Succession {
 impl Succession {
     /// Of a store's process that has just started. It asks for a lease at once.
     pub fn new(config: Config, now: Instant) -> Self {
-        Self { config, now, outputs: VecDeque::new() }
+        let tally = Tally::new(config.incarnation, config.confirm, Arc::clone(&config.me.node));
+        let mut succession = Self {
+            config,
+            phase: Phase::Apart,
+            since: now,
+            lease: Lease::None { ask_at: Some(now) },
+            known: None,
+            contact: None,
+            floor: 0,
+            round: None,
+            under_way: None,
+            not_before: None,
+            unfit_until: None,
+            outranked: 0,
+            is_forced: false,
+            tally,
+            followed: Vec::new(),
+            told: None,
+            unreadable: None,
+            questions: 0,
+            now,
+            outputs: VecDeque::new(),
+        };
+        succession.decide(now);
+        succession
     }
 
     /// Until when the store is the primary by its own clock, if nothing more is heard of its lease: before that it takes writes of
     /// callers, and confirms them. `None`: it is not the primary. To be compared with the clock before each write is taken, and before each
     /// is confirmed.
     pub fn leads_until(&self) -> Option<Instant> {
-        None
+        match (&self.phase, self.lease) {
+            (Phase::Leading { .. }, _) if planted(Rule::OwnClock) => Some(self.now + Duration::from_secs(60)),
+            (Phase::Leading { .. }, Lease::Held { until, .. }) => until.checked_sub(MARGIN),
+            _ => None,
+        }
+    }
+
+    /// The fence with which it leads, as far as it knows at the time of its last input.
+    pub const fn leads(&self) -> Option<u64> {
+        if let Phase::Leading { fence } = self.phase { Some(fence) } else { None }
     }
 
     /// Whether the acknowledgements of a node's slave count.
-    pub fn counts(&self, _node: &str) -> bool {
-        false
+    pub fn counts(&self, node: &str) -> bool {
+        self.leads().is_some() && self.tally.counts(node)
     }
 
     /// How it stands, to be shown.
     pub fn view(&self) -> View {
+        let known = self.known.as_ref();
+        let record = known.and_then(|known| known.record.record.as_ref());
+        let leader = known.and_then(|known| known.leader().cloned());
+        let role = match &self.phase {
+            Phase::Promoting { .. } => Role::Promoting,
+            Phase::Leading { .. } => Role::Primary,
+            Phase::Leaving { .. } | Phase::Over => Role::Leaving,
+            Phase::Apart if leader.is_some() => Role::Slave,
+            Phase::Apart if record.is_some() => Role::Choosing,
+            Phase::Apart => Role::Starting,
+        };
+        let count = self.round.as_ref().and_then(|_| Some(choice::count(record?, known?)));
         View {
-            role: Role::Starting,
-            since: self.now,
-            fence: 0,
-            leader: None,
-            members: Vec::<Arc<str>>::new(),
-            round: None,
+            role,
+            since: self.since,
+            fence: known.map_or(0, Known::fence),
+            leader,
+            members: record.map(|record| record.base.members.clone()).unwrap_or_default(),
+            round: count.map(|count| (count.counted, count.needed)),
         }
     }
 
     /// Whether it has ended: there is nothing more to be done.
     pub fn is_over(&self) -> bool {
-        false
+        self.phase == Phase::Over
     }
 
     /// What is to be done next.
@@ -65,12 +265,526 @@ impl Succession {
 
     /// When [`Input::Time`] is to be handed in, if nothing comes before.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        None
+        let round = self.round.iter().flat_map(|round| {
+            let is_recorded = round.after > 0;
+            let found = (!is_recorded).then_some(FOUND_AFTER);
+            let waits = [SETTLE, SETTLE_UNCONFIRMED, LOSSY_AFTER, SAY_AFTER].map(|wait| is_recorded.then_some(wait));
+            waits.into_iter().chain([found]).flatten().map(|wait| round.began + wait)
+        });
+        let leaving = if let Phase::Leaving { until } = self.phase { Some(until) } else { None };
+        let contact = self.contact.as_ref().and_then(Contact::due);
+        let tally = self.leads().and_then(|_| self.tally.due());
+        let others = [self.not_before, self.unfit_until, leaving, contact, tally].into_iter().flatten();
+        let all = self.lease.due().into_iter().flatten().chain(round).chain(others);
+        // What was due before is done.
+        all.filter(|at| *at > self.now).min().filter(|_| !self.is_over())
     }
 
     /// Something has come.
-    pub fn handle(&mut self, _input: Input, now: Instant) {
+    pub fn handle(&mut self, input: Input, now: Instant) {
         self.now = now;
-        let _ = &self.config;
+        if self.is_over() {
+            return;
+        }
+        match input {
+            Input::Keys { revision, entries } => {
+                let before = self.known.take();
+                self.known = Some(Known::new(&self.config.me, revision, entries, before));
+            }
+            Input::Changed(changes) => {
+                if let Some(known) = &mut self.known {
+                    changes.into_iter().for_each(|change| known.changed(change));
+                }
+            }
+            Input::Granted { question, lease } => self.lease.granted(question, lease, now),
+            Input::LeaseUntil(until) => self.lease.told(until, now),
+            Input::Transacted { question, answer } => self.transacted(question, answer, now),
+            Input::Sealed { question, holds, term } => {
+                if let Some(round) = self.round.as_mut().filter(|round| round.question == question) {
+                    round.sealed = Some((holds, term));
+                }
+            }
+            Input::Led { question, is_done } => self.led(question, is_done, now),
+            Input::Slaves { seq, slaves } => self.tally.told_of(seq, slaves),
+            Input::Fence(fence) => self.outranked = self.outranked.max(fence),
+            Input::Connected { question, creation } => {
+                self.contact.iter_mut().for_each(|contact| contact.connected(question, creation));
+            }
+            Input::NotConnected { question, is_gone } => {
+                self.contact.iter_mut().for_each(|contact| contact.not_connected(question, is_gone, now));
+            }
+            Input::Disconnected { question } => {
+                self.contact.iter_mut().for_each(|contact| contact.disconnected(question, now));
+            }
+            Input::Force => self.is_forced = self.phase == Phase::Apart,
+            Input::Leave => self.leave(now),
+            Input::Time => {}
+        }
+        self.decide(now);
+    }
+
+    fn transacted(&mut self, asked: u64, answer: Transacted, now: Instant) {
+        let Some((transaction, doing)) = self.under_way.take_if(|(under_way, _)| under_way.question == asked)
+        else {
+            return;
+        };
+        self.not_before = None;
+        match answer {
+            Transacted::Done { revision } => {
+                let Some(known) = &mut self.known else { return };
+                for key in &transaction.deletes {
+                    known.gone(key, revision);
+                }
+                for (key, value, lease) in transaction.puts {
+                    known.put(revision, Entry { key, value, mod_revision: revision, lease });
+                }
+                if let Doing::Take { event } = doing {
+                    event.into_iter().for_each(|event| self.log(event));
+                }
+            }
+            // The watch tells what is another, or whether it was done.
+            Transacted::Lost | Transacted::Failed => self.not_before = Some(now + PAUSE),
+        }
+    }
+
+    fn led(&mut self, asked: u64, is_done: bool, now: Instant) {
+        let Phase::Promoting { question, fence } = self.phase else { return };
+        if question != asked {
+            return;
+        }
+        if is_done && self.has_key(now) {
+            self.enter(Phase::Leading { fence });
+            self.log(Event::Leads { fence });
+        } else if !is_done {
+            self.unfit_until = Some(now + UNFIT);
+            self.step_down(SteppedDown::Unfit);
+        }
+    }
+
+    fn leave(&mut self, now: Instant) {
+        match self.phase {
+            Phase::Leaving { .. } | Phase::Over => {}
+            Phase::Promoting { .. } | Phase::Leading { .. } => {
+                self.step_down(SteppedDown::Leaves);
+                self.enter(Phase::Leaving { until: now + HANDOVER });
+            }
+            Phase::Apart => self.end(),
+        }
+    }
+
+    fn end(&mut self) {
+        self.lease = Lease::None { ask_at: None };
+        self.outputs.push_back(Output::Revoke);
+        self.enter(Phase::Over);
+        self.outputs.push_back(Output::End);
+    }
+
+    fn enter(&mut self, phase: Phase) {
+        (self.phase, self.since) = (phase, self.now);
+    }
+
+    /// Does what follows from what is known.
+    fn decide(&mut self, now: Instant) {
+        if let Phase::Leaving { until } = self.phase {
+            if until <= now || self.tally.has_handed_over() {
+                self.end();
+            }
+            return;
+        }
+        if self.is_over() {
+            return;
+        }
+        if self.lease.is_wanted(now) {
+            let question = self.next_question();
+            self.lease = Lease::Asked { question };
+            self.outputs.push_back(Output::Lease { question });
+        }
+        self.not_before.take_if(|at| *at <= now);
+        self.unfit_until.take_if(|at| *at <= now);
+        self.keep_contact(now);
+        self.keep_phase(now);
+        self.keep_sealed(now);
+        self.say_unreadable();
+        if self.under_way.is_none() && self.not_before.is_none() {
+            self.transact(now);
+        }
+        if self.leads().is_some() {
+            self.count();
+        }
+        self.tell_of_leader();
+    }
+
+    /// Becomes the primary where the key is its own, and steps down where it is not.
+    fn keep_phase(&mut self, now: Instant) {
+        let fence = self.own_fence(now);
+        match self.phase {
+            Phase::Promoting { fence: has, .. } | Phase::Leading { fence: has } if fence != Some(has) => {
+                let why = if self.outranked > has {
+                    SteppedDown::Fence
+                } else if self.lease.lasting(now).is_none() {
+                    SteppedDown::Lease
+                } else {
+                    SteppedDown::Key
+                };
+                if !planted(Rule::KeyIsLost) || why == SteppedDown::Lease {
+                    self.step_down(why);
+                }
+            }
+            Phase::Apart => {
+                if let Some(fence) = fence.filter(|_| self.unfit_until.is_none()) {
+                    self.lead(fence);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn lead(&mut self, fence: u64) {
+        let Some(known) = &self.known else { return };
+        let me = Life::of(&self.config.me);
+        let former = known.record.record.iter().flat_map(|record| &record.former);
+        let former = former.filter(|life| **life != me).cloned().collect();
+        let others = known.reports.values().map(|key| &key.report.pid);
+        let others: Vec<Pid> = others.filter(|pid| **pid != self.config.me).cloned().collect();
+        self.followed.clone_from(&others);
+        self.is_forced = false;
+        let Config { incarnation, confirm, .. } = self.config;
+        self.tally = Tally::new(incarnation, confirm, Arc::clone(&self.config.me.node));
+        self.round = None;
+        self.floor = self.floor.max(fence);
+        let question = self.next_question();
+        self.enter(Phase::Promoting { question, fence });
+        self.told = None;
+        self.outputs.push_back(Output::Lead { question, fence, former, others });
+    }
+
+    fn step_down(&mut self, why: SteppedDown) {
+        let (Phase::Promoting { fence, .. } | Phase::Leading { fence }) = self.phase else { return };
+        self.enter(Phase::Apart);
+        let to = self.other().cloned();
+        self.told = Some(to.clone());
+        self.outputs.push_back(Output::StepDown { to });
+        self.log(Event::SteppedDown { fence, why });
+    }
+
+    /// What counts at a primary, and which other processes are to be its slaves.
+    fn count(&mut self) {
+        let Some(known) = &self.known else { return };
+        if let Some(record) = &known.record.record {
+            self.tally.recorded(record);
+            if let Some(counting) = self.tally.counting(record) {
+                self.outputs.push_back(Output::Count(counting.clone()));
+                self.outputs.push_back(Output::Log(Event::Counted(counting)));
+            }
+        }
+        let all = known.reports.values().map(|key| &key.report.pid);
+        let all: Vec<Pid> = all.filter(|pid| **pid != self.config.me).cloned().collect();
+        let new = all.iter().filter(|pid| !self.followed.contains(pid));
+        self.outputs.extend(new.cloned().map(Output::Follow));
+        self.followed = all;
+    }
+
+    /// Seals the store against primaries that are gone, and begins a round or ends it.
+    fn keep_sealed(&mut self, now: Instant) {
+        let Some(known) = &self.known else { return };
+        let is_choosing = self.phase == Phase::Apart && known.leader.is_none() && !known.record.is_unreadable();
+        let after = known.fence();
+        let goes_on = self.round.as_ref().is_some_and(|round| is_choosing && round.after == after);
+        if goes_on {
+            return;
+        }
+        self.round = None;
+        if is_choosing {
+            let question = self.next_question();
+            self.round = Some(Round { after, began: now, question, sealed: None, is_said: false });
+            self.floor = self.floor.max(after.saturating_add(1));
+            self.outputs.push_back(Output::Seal { question, floor: self.floor });
+            if after > 0 {
+                self.log(Event::RoundBegan { after });
+            }
+        } else if self.phase == Phase::Apart && after > self.floor {
+            self.floor = after;
+            let question = self.next_question();
+            self.outputs.push_back(Output::Seal { question, floor: after });
+        }
+    }
+
+    /// Begins the next transaction, where one is to be.
+    fn transact(&mut self, now: Instant) {
+        let Some(lease) = self.lease.lasting(now) else { return };
+        if self.outranked > self.known.as_ref().map_or(u64::MAX, Known::fence) && self.depose(|_| true) {
+            return;
+        }
+        if self.depose(|of| of.is_free(lease)) || self.take(lease, now) || self.report(lease) {
+            return;
+        }
+        if self.leads().is_some()
+            && let Some(known) = &self.known
+            && let Some(record) = &known.record.record
+            && let Some(wanted) = self.tally.wanted(record, now)
+        {
+            let leader = known.leader.as_ref().map_or(0, |key| key.mod_revision);
+            let compare = vec![(Key::Leader, leader), (Key::Record, known.record.mod_revision)];
+            let puts = vec![(Key::Record, wanted.write(), 0)];
+            self.begin(compare, puts, Vec::new(), Doing::Record);
+        }
+    }
+
+    fn begin(
+        &mut self,
+        compare: Vec<(Key, i64)>,
+        puts: Vec<(Key, Vec<u8>, i64)>,
+        deletes: Vec<Key>,
+        doing: Doing,
+    ) {
+        let question = self.next_question();
+        let compare = if planted(Rule::Compared) { Vec::new() } else { compare };
+        let transaction = Transaction { question, compare, puts, deletes };
+        self.under_way = Some((transaction.clone(), doing));
+        self.outputs.push_back(Output::Transact(transaction));
+    }
+
+    /// Deletes the primary's key where its node is gone: then all nodes see that the round begins.
+    fn depose(&mut self, is_due: impl FnOnce(&Self) -> bool) -> bool {
+        let Some(key) = self.known.as_ref().and_then(|known| known.leader.as_ref()) else { return false };
+        let compare = vec![(Key::Leader, key.mod_revision)];
+        if !is_due(self) {
+            return false;
+        }
+        self.begin(compare, Vec::new(), vec![Key::Leader], Doing::Depose);
+        true
+    }
+
+    /// Whether the primary's key is nobody's that is there.
+    fn is_free(&self, lease: i64) -> bool {
+        let Some(key) = self.known.as_ref().and_then(|known| known.leader.as_ref()) else { return false };
+        let Some(Leader { pid, .. }) = &key.leader else { return key.lease == 0 };
+        let is_own = *pid == self.config.me && key.lease == lease;
+        let is_gone = || {
+            let contact = self.contact.as_ref().filter(|contact| contact.is_with(&Life::of(pid)));
+            contact.is_some_and(|contact| contact.is_gone(key.mod_revision))
+        };
+        // This node's with another lease, or an earlier process's of this node; or this one's, which could not be promoted.
+        key.lease == 0
+            || pid.node == self.config.me.node && !is_own
+            || is_own && self.unfit_until.is_some()
+            || self.is_forced && !is_own
+            || is_gone()
+    }
+
+    /// Says that this process is there, and in a round what its store holds.
+    fn report(&mut self, lease: i64) -> bool {
+        let Some(known) = &self.known else { return false };
+        let is_fit = self.unfit_until.is_none();
+        let round = self.round.as_ref().and_then(|round| Some((round.after, round.sealed?.0)));
+        let sealed = round.map(|(after, holds)| (after, if is_fit { holds } else { Holds::Other }));
+        let report = Report { pid: self.config.me.clone(), sealed };
+        let is_said = known.reports.get(&self.config.me.node).is_some_and(|said| {
+            let is_enough = sealed.is_none() || said.report.sealed == sealed;
+            said.lease == lease && said.report.pid == report.pid && is_enough
+        });
+        if is_said {
+            return false;
+        }
+        let key = Key::Report(Arc::clone(&self.config.me.node));
+        self.begin(Vec::new(), vec![(key, report.write(), lease)], Vec::new(), Doing::Report);
+        true
+    }
+
+    /// Takes the key, where this node is to be the next primary.
+    fn take(&mut self, lease: i64, now: Instant) -> bool {
+        let (Some(known), Some(round)) = (&self.known, &self.round) else { return false };
+        let Some((holds, term)) = round.sealed.filter(|_| self.unfit_until.is_none()) else { return false };
+        let waited = now.duration_since(round.began);
+        let (record, event) = match &known.record.record {
+            None => {
+                let founds = match holds {
+                    Holds::Own { .. } => true,
+                    Holds::Nothing => waited >= FOUND_AFTER,
+                    // Its primary is somewhere.
+                    Holds::Copy { .. } | Holds::Other => false,
+                };
+                if !(founds && self.config.founds || self.is_forced) {
+                    return false;
+                }
+                (self.record_anew(None, term), None)
+            }
+            Some(record) => {
+                let count = choice::count(record, known);
+                match self.is_chosen(record, holds, &count, waited) {
+                    Chosen::No => return false,
+                    Chosen::Waits => {
+                        self.say_waits(&count, waited);
+                        return false;
+                    }
+                    Chosen::Surely => (self.record_next(record, term), None),
+                    Chosen::Anew => (self.record_anew(Some(record), term), Some(Event::BeginsAnew)),
+                    Chosen::Lossy => {
+                        let Count { counted, needed, .. } = count;
+                        (self.record_anew(Some(record), term), Some(Event::MayHaveLost { counted, needed }))
+                    }
+                }
+            }
+        };
+        let compare = vec![(Key::Leader, 0), (Key::Record, known.record.mod_revision)];
+        let puts = vec![
+            // First, as the watch tells in this order.
+            (Key::Leader, write_leader(&self.config.me, record.fence), lease),
+            (Key::Record, record.write(), 0),
+        ];
+        self.begin(compare, puts, Vec::new(), Doing::Take { event });
+        true
+    }
+
+    fn is_chosen(&self, record: &Record, holds: Holds, count: &Count, waited: Duration) -> Chosen {
+        if holds == (Holds::Own { incarnation: record.incarnation }) {
+            return Chosen::Surely;
+        }
+        if self.is_forced {
+            return Chosen::Lossy;
+        }
+        let is_me = |node: &Option<Arc<str>>| node.as_ref() == Some(&self.config.me.node);
+        let settle = if record.base.confirm == 0 { SETTLE_UNCONFIRMED } else { SETTLE };
+        let is_settled = waited >= settle || record.base.confirm > 0 && count.are_all_here;
+        let needed = if record.base.confirm == 0 { 1 } else { count.needed };
+        if count.best.is_some() && (count.is_complete || count.counted >= needed || record.base.confirm == 0) {
+            return if is_settled && is_me(&count.best) { Chosen::Surely } else { Chosen::No };
+        }
+        if count.anew.is_some() {
+            return if is_settled && is_me(&count.anew) { Chosen::Anew } else { Chosen::No };
+        }
+        if self.config.is_lossy && waited >= LOSSY_AFTER && is_me(&count.lossy) {
+            return Chosen::Lossy;
+        }
+        Chosen::Waits
+    }
+
+    fn say_waits(&mut self, count: &Count, waited: Duration) {
+        let Some(round) = self.round.as_mut().filter(|round| waited >= SAY_AFTER && !round.is_said) else { return };
+        round.is_said = true;
+        let Count { counted, needed, ref missing, .. } = *count;
+        self.log(Event::Waits { counted, needed, missing: missing.clone() });
+    }
+
+    /// The record of this node as the next primary, which has all that was confirmed.
+    fn record_next(&self, record: &Record, term: u64) -> Record {
+        let Config { incarnation, .. } = self.config;
+        let node = Arc::clone(&self.config.me.node);
+        let mut heirs = record.heirs.clone();
+        if incarnation == record.base.incarnation && !planted(Rule::HeirsForgotten) {
+            // It confirms from here on what they do not have.
+            heirs.clear();
+        } else {
+            heirs.retain(|heir| heir.incarnation != incarnation);
+            heirs.push(Heir { incarnation, node: Arc::clone(&node) });
+            heirs.drain(..heirs.len().saturating_sub(HEIRS_MAX));
+        }
+        let fence = record.fence.max(term).saturating_add(1);
+        let former = self.former(Some(record));
+        Record { fence, incarnation, node, base: record.base.clone(), heirs, former }
+    }
+
+    /// The same where nothing that was is to be kept.
+    fn record_anew(&self, record: Option<&Record>, term: u64) -> Record {
+        let Config { incarnation, confirm, .. } = self.config;
+        let node = Arc::clone(&self.config.me.node);
+        let base = Base { incarnation, confirm, node: Arc::clone(&node), members: Vec::new() };
+        let fence = record.map_or(0, |record| record.fence).max(term).saturating_add(1);
+        Record { fence, incarnation, node, base, heirs: Vec::new(), former: self.former(record) }
+    }
+
+    fn former(&self, record: Option<&Record>) -> Vec<Life> {
+        let me = Life::of(&self.config.me);
+        let others = record.iter().flat_map(|record| &record.former).filter(|life| **life != me).cloned();
+        std::iter::once(me.clone()).chain(others).take(FORMER_MAX).collect()
+    }
+
+    /// Looks after the connection to the node of another that leads.
+    fn keep_contact(&mut self, now: Instant) {
+        let key = self.known.as_ref().and_then(|known| known.leader.as_ref());
+        let other = key.and_then(|key| Some((Life::of(&key.leader.as_ref()?.pid), key.mod_revision)));
+        let Some((life, revision)) = other.filter(|(life, _)| life.node != self.config.me.node) else {
+            self.contact = None;
+            return;
+        };
+        let contact = match self.contact.take().filter(|contact| contact.is_with(&life)) {
+            Some(contact) => contact,
+            None => Contact::new(life, revision, now),
+        };
+        let contact = self.contact.insert(contact);
+        contact.seen(revision, now);
+        if contact.wants_dial(now) {
+            self.questions += 1;
+            let (question, node) = contact.dial(self.questions);
+            self.outputs.push_back(Output::Dial { question, node });
+        }
+    }
+
+    /// The fence of the key, where it is this process's, with a lease that lasts.
+    fn own_fence(&self, now: Instant) -> Option<u64> {
+        let key = self.known.as_ref()?.leader.as_ref()?;
+        let leader = key.leader.as_ref().filter(|leader| leader.pid == self.config.me)?;
+        let is_held = self.lease.lasting(now) == Some(key.lease) && self.outranked <= leader.fence;
+        is_held.then_some(leader.fence)
+    }
+
+    fn has_key(&self, now: Instant) -> bool {
+        self.own_fence(now).is_some()
+    }
+
+    /// Another process that has the key.
+    fn other(&self) -> Option<&Leader> {
+        self.known.as_ref()?.leader().filter(|leader| leader.pid != self.config.me)
+    }
+
+    fn say_unreadable(&mut self) {
+        let Some(known) = &self.known else { return };
+        let key = if known.record.is_unreadable() {
+            Some(Key::Record)
+        } else {
+            known.leader.as_ref().filter(|key| key.leader.is_none()).map(|_| Key::Leader)
+        };
+        if self.unreadable != key {
+            self.unreadable.clone_from(&key);
+            self.outputs.extend(key.map(|key| Output::Log(Event::Unreadable(key))));
+        }
+    }
+
+    fn tell_of_leader(&mut self) {
+        if self.phase != Phase::Apart {
+            return;
+        }
+        let Some(known) = &self.known else { return };
+        let leader = known.leader().filter(|leader| leader.pid != self.config.me).cloned();
+        if self.told.as_ref() != Some(&leader) {
+            self.told = Some(leader.clone());
+            self.outputs.push_back(Output::LedBy(leader));
+        }
+    }
+
+    fn log(&mut self, event: Event) {
+        self.outputs.push_back(Output::Log(event));
+    }
+
+    const fn next_question(&mut self) -> u64 {
+        self.questions += 1;
+        self.questions
     }
 }
+
+/// Whether a node is to be the next primary.
+enum Chosen {
+    /// Another is, or it is too early.
+    No,
+    /// More reports are needed.
+    Waits,
+    /// It has each confirmed write.
+    Surely,
+    /// All have nothing.
+    Anew,
+    /// Something may be lost.
+    Lossy,
+}
+
+#[cfg(test)]
+mod tests;

@@ -106,9 +106,9 @@ pub enum Input {
         term: u64,
     },
     /// Elections choose the primary: from now on no greeting of a term below this is taken, and nothing that came in a session of one
-    /// is acknowledged. It only rises.
+    /// is acknowledged. It only rises, but from [`u64::MAX`]: with that a store begins that is not told yet.
     Seal {
-        /// The lowest term that is taken.
+        /// The lowest term that is taken; [`u64::MAX`]: none is.
         floor: u64,
     },
     /// A store that finds its global name with this one.

@@ -389,13 +389,18 @@ impl Upstream {
 
     /// Elections choose the primary: one below this term is followed no more.
     fn seal(&mut self, floor: u64) {
-        self.floor = self.floor.max(Some(floor));
+        self.raise_floor(floor);
         if self.is_sealed()
             && let Role::Following(following) = &mut self.role
         {
             // As if its connection were lost: it may greet again, with a term that is not below.
             following.lose();
         }
+    }
+
+    fn raise_floor(&mut self, floor: u64) {
+        let known = self.floor.filter(|floor| *floor != u64::MAX);
+        self.floor = known.max(Some(floor));
     }
 
     /// Whether the primary that it follows, or followed last, is below the term from which on one is followed.

@@ -59,7 +59,7 @@ impl Upstream {
 
     /// An election has chosen the store: that has weighed what it holds.
     pub(super) fn chosen(&mut self, term: u64) {
-        self.floor = self.floor.max(Some(term));
+        self.raise_floor(term);
         self.promote_in(term.max(self.durable.term), true);
     }
 

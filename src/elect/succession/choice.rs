@@ -1,0 +1,115 @@
+//! Which node is to be the next primary, by what stands in etcd. All nodes that know the same choose the same.
+
+use std::sync::Arc;
+
+use super::keys::{Holds, Record};
+use super::known::Known;
+use super::planted::{Rule, planted};
+
+/// What the reports of a round say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Count {
+    /// So many slaves that count have reported with data that counts.
+    pub(super) counted: usize,
+    /// So many are to.
+    pub(super) needed: usize,
+    /// The most advanced of all whose data counts.
+    pub(super) best: Option<Arc<str>>,
+    /// The data of the best has each confirmed write, however few have reported.
+    pub(super) is_complete: bool,
+    /// Reports of members have all come: nothing more is to be expected of them.
+    pub(super) are_all_here: bool,
+    /// All nodes that may have data have reported that they have none: it begins anew with this one.
+    pub(super) anew: Option<Arc<str>>,
+    /// The most advanced of all that have data, whether that counts or not.
+    pub(super) lossy: Option<Arc<str>>,
+    /// Members that have not reported, or whose data does not count.
+    pub(super) missing: Vec<(Arc<str>, Option<Holds>)>,
+}
+
+/// How advanced data is: the higher of two is taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Rank {
+    /// 0: the base's; then its heirs', the newest last.
+    heir: usize,
+    applied: u64,
+    is_whole: bool,
+}
+
+/// How advanced a store is, by what it holds; `None`: it does not count.
+fn rank(record: &Record, holds: Holds) -> Option<Rank> {
+    let known = |incarnation: u64| {
+        let heir = record.heirs.iter().rposition(|heir| heir.incarnation == incarnation);
+        let is_base = incarnation == record.base.incarnation || planted(Rule::KnownCopies);
+        heir.map(|at| at + 1).or(is_base.then_some(0))
+    };
+    match holds {
+        Holds::Own { incarnation } => {
+            known(incarnation).map(|heir| Rank { heir, applied: u64::MAX, is_whole: true })
+        }
+        Holds::Copy { primary, applied, is_whole } => {
+            known(primary).map(|heir| Rank { heir, applied, is_whole })
+        }
+        Holds::Nothing if planted(Rule::EmptyIsNothing) => {
+            Some(Rank { heir: 0, applied: 0, is_whole: true })
+        }
+        Holds::Nothing | Holds::Other => None,
+    }
+}
+
+/// How many slaves have to report, so that one of them has each confirmed write: of `members` each write has `confirm`.
+pub(super) fn needed(members: usize, confirm: u32) -> usize {
+    let confirm = usize::try_from(confirm).unwrap_or(usize::MAX);
+    let spare = usize::from(!planted(Rule::EnoughReports));
+    (members + spare).saturating_sub(confirm).clamp(1, members.max(1))
+}
+
+/// Counts the reports for the round behind the record's fence.
+pub(super) fn count(record: &Record, known: &Known) -> Count {
+    let base = &record.base;
+    let reported = |node: &Arc<str>| {
+        let sealed = known.reports.get(node)?.report.sealed;
+        sealed.filter(|(after, _)| *after == record.fence).map(|(_, holds)| holds)
+    };
+    let all: Vec<(&Arc<str>, Holds)> =
+        known.reports.keys().filter_map(|node| Some((node, reported(node)?))).collect();
+    let mut ranked: Vec<(Rank, &Arc<str>, Holds)> =
+        all.iter().filter_map(|(node, holds)| Some((rank(record, *holds)?, *node, *holds))).collect();
+    ranked.sort_unstable_by(|a, b| (a.0, a.1).cmp(&(b.0, b.1)));
+    if planted(Rule::MostAdvanced) {
+        ranked.reverse();
+    }
+    let best = ranked.last();
+    let is_own = |holds: Holds| matches!(holds, Holds::Own { .. });
+    let is_complete = best.is_some_and(|(rank, _, holds)| rank.heir > 0 || is_own(*holds));
+    let counts = |node: &Arc<str>| ranked.iter().any(|(_, ranked, _)| *ranked == node);
+    let counted = base.members.iter().filter(|node| counts(node)).count();
+    let missing = base.members.iter().filter(|node| !counts(node));
+    let missing: Vec<_> = missing.map(|node| (Arc::clone(node), reported(node))).collect();
+    // With none recorded nothing was confirmed, and any copy will do.
+    let counted = if base.members.is_empty() { ranked.len().min(1) } else { counted };
+    let heirs = record.heirs.iter().map(|heir| &heir.node);
+    let mut owners = base.members.iter().chain([&record.node, &base.node]).chain(heirs);
+    let is_empty = all.iter().all(|(_, holds)| *holds == Holds::Nothing);
+    let is_anew = is_empty && owners.all(|node| reported(node).is_some());
+    // Among data that no election knows nothing is more advanced than another.
+    let with_data = all.iter().filter(|(_, holds)| *holds != Holds::Nothing);
+    let lossy = with_data.max_by_key(|(node, holds)| {
+        let own = match holds {
+            Holds::Copy { applied, .. } => (1, *applied),
+            Holds::Own { .. } => (2, 0),
+            Holds::Nothing | Holds::Other => (0, 0),
+        };
+        (rank(record, *holds), own, *node)
+    });
+    Count {
+        counted,
+        needed: needed(base.members.len(), base.confirm),
+        best: best.map(|(_, node, _)| Arc::clone(node)),
+        is_complete,
+        are_all_here: base.members.iter().all(|node| reported(node).is_some()),
+        anew: is_anew.then(|| all.first().map(|(node, _)| Arc::clone(node))).flatten(),
+        lossy: lossy.map(|(node, _)| Arc::clone(node)),
+        missing,
+    }
+}

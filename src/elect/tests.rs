@@ -1,6 +1,6 @@
 //! A candidate alone, told what happens; the [`simulation`] has several.
 
-mod simulation;
+pub(in crate::elect) mod simulation;
 
 use super::*;
 use simulation::{Planted, run};
@@ -9,12 +9,12 @@ const LEASE: i64 = 77;
 const SECOND: Duration = Duration::from_secs(1);
 
 #[expect(clippy::disallowed_methods, reason = "a time to begin with, the same for all tests of a run")]
-fn start() -> Instant {
+pub(in crate::elect) fn start() -> Instant {
     static START: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
     *START.get_or_init(Instant::now)
 }
 
-fn pid(node: &str, creation: u32) -> Pid {
+pub(in crate::elect) fn pid(node: &str, creation: u32) -> Pid {
     Pid { node: node.into(), id: 5, serial: 0, creation }
 }
 

@@ -1,1 +1,27 @@
+//! A succession alone, told what happens; [`world`] has several, with stores.
+
+mod etcd;
+mod node;
+mod shell;
+mod world;
+
 use super::*;
+use world::{Counts, run};
+
+fn from_environment(name: &str, default: u64) -> u64 {
+    std::env::var(name).map_or(default, |text| text.parse().expect("a number"))
+}
+
+#[test]
+fn whatever_happens_nothing_confirmed_is_lost_and_one_is_the_primary_in_the_end() {
+    let first = from_environment("KVNODE_SIMULATION_FIRST", 0);
+    let seeds = from_environment("KVNODE_SIMULATION_SEEDS", 1_000);
+    let mut all = Counts::default();
+    for seed in first..first + seeds {
+        match run(seed) {
+            Ok(counts) => all.add(counts),
+            Err(wrong) => panic!("seed {seed}: {wrong}"),
+        }
+    }
+    println!("{seeds} seeds from {first}: {all:?}");
+}

@@ -37,10 +37,10 @@ pub(super) enum Planted {
 }
 
 /// splitmix64
-struct Random(u64);
+pub(in crate::elect) struct Random(pub(in crate::elect) u64);
 
 impl Random {
-    fn next(&mut self) -> u64 {
+    pub(in crate::elect) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -48,11 +48,11 @@ impl Random {
         mixed ^ (mixed >> 31)
     }
 
-    fn below(&mut self, bound: u64) -> u64 {
+    pub(in crate::elect) fn below(&mut self, bound: u64) -> u64 {
         self.next() % bound
     }
 
-    fn millis(&mut self, from: u64, to: u64) -> Duration {
+    pub(in crate::elect) fn millis(&mut self, from: u64, to: u64) -> Duration {
         Duration::from_millis(from + self.below(to - from))
     }
 }

@@ -91,7 +91,8 @@ pub(super) fn count(record: &Record, known: &Known) -> Count {
     let heirs = record.heirs.iter().map(|heir| &heir.node);
     let mut owners = base.members.iter().chain([&record.node, &base.node]).chain(heirs);
     let is_empty = all.iter().all(|(_, holds)| *holds == Holds::Nothing);
-    let is_anew = is_empty && owners.all(|node| reported(node).is_some());
+    // Nodes that are there and have not reported may have something.
+    let is_anew = is_empty && all.len() == known.reports.len() && owners.all(|node| reported(node).is_some());
     // Among data that no election knows nothing is more advanced than another.
     let with_data = all.iter().filter(|(_, holds)| *holds != Holds::Nothing);
     let lossy = with_data.max_by_key(|(node, holds)| {

@@ -91,6 +91,8 @@ use super::lease::{Lease, PAUSE};
 use super::{Life, MARGIN};
 use crate::etf::Pid;
 
+/// Behind a transaction that another was faster than.
+const PAUSE_LOST: Duration = Duration::from_millis(30);
 /// A round waits so long for more reports than are needed: a more advanced one may come, with writes that were not confirmed.
 const SETTLE: Duration = Duration::from_millis(300);
 /// The same where nothing is confirmed, so that none are needed.
@@ -135,15 +137,6 @@ struct Round {
     is_said: bool,
 }
 
-/// What a transaction that is under way is for.
-#[derive(Debug)]
-enum Doing {
-    Report,
-    Depose,
-    Take { event: Option<Event> },
-    Record,
-}
-
 /// One node of a store in its elections. See the [module](self).
 #[derive(Debug)]
 pub struct Succession {
@@ -158,7 +151,7 @@ pub struct Succession {
     floor: u64,
     round: Option<Round>,
     /// The transaction that is under way.
-    under_way: Option<(Transaction, Doing)>,
+    under_way: Option<Transaction>,
     /// No other transaction before.
     not_before: Option<Instant>,
     /// The store leaves it to others until then.
@@ -166,6 +159,8 @@ pub struct Succession {
     /// A fence that was seen elsewhere.
     outranked: u64,
     is_forced: bool,
+    /// With this fence it leads only as something was given up, of which people are told then.
+    manner: Option<(u64, Event)>,
     tally: Tally,
     /// Processes that are the primary's slaves, as far as it has said.
     followed: Vec<Pid>,
@@ -196,6 +191,7 @@ impl Succession {
             unfit_until: None,
             outranked: 0,
             is_forced: false,
+            manner: None,
             tally,
             followed: Vec::new(),
             told: None,
@@ -324,7 +320,7 @@ impl Succession {
     }
 
     fn transacted(&mut self, asked: u64, answer: Transacted, now: Instant) {
-        let Some((transaction, doing)) = self.under_way.take_if(|(under_way, _)| under_way.question == asked)
+        let Some(transaction) = self.under_way.take_if(|under_way| under_way.question == asked)
         else {
             return;
         };
@@ -338,12 +334,10 @@ impl Succession {
                 for (key, value, lease) in transaction.puts {
                     known.put(revision, Entry { key, value, mod_revision: revision, lease });
                 }
-                if let Doing::Take { event } = doing {
-                    event.into_iter().for_each(|event| self.log(event));
-                }
             }
             // The watch tells what is another, or whether it was done.
-            Transacted::Lost | Transacted::Failed => self.not_before = Some(now + PAUSE),
+            Transacted::Lost => self.not_before = Some(now + PAUSE_LOST),
+            Transacted::Failed => self.not_before = Some(now + PAUSE),
         }
     }
 
@@ -455,6 +449,9 @@ impl Succession {
         let question = self.next_question();
         self.enter(Phase::Promoting { question, fence });
         self.told = None;
+        if let Some((_, event)) = self.manner.take().filter(|(taken, _)| *taken == fence) {
+            self.log(event);
+        }
         self.outputs.push_back(Output::Lead { question, fence, former, others });
     }
 
@@ -526,7 +523,7 @@ impl Succession {
             let leader = known.leader.as_ref().map_or(0, |key| key.mod_revision);
             let compare = vec![(Key::Leader, leader), (Key::Record, known.record.mod_revision)];
             let puts = vec![(Key::Record, wanted.write(), 0)];
-            self.begin(compare, puts, Vec::new(), Doing::Record);
+            self.begin(compare, puts, Vec::new());
         }
     }
 
@@ -535,12 +532,11 @@ impl Succession {
         compare: Vec<(Key, i64)>,
         puts: Vec<(Key, Vec<u8>, i64)>,
         deletes: Vec<Key>,
-        doing: Doing,
     ) {
         let question = self.next_question();
         let compare = if planted(Rule::Compared) { Vec::new() } else { compare };
         let transaction = Transaction { question, compare, puts, deletes };
-        self.under_way = Some((transaction.clone(), doing));
+        self.under_way = Some(transaction.clone());
         self.outputs.push_back(Output::Transact(transaction));
     }
 
@@ -551,7 +547,7 @@ impl Succession {
         if !is_due(self) {
             return false;
         }
-        self.begin(compare, Vec::new(), vec![Key::Leader], Doing::Depose);
+        self.begin(compare, Vec::new(), vec![Key::Leader]);
         true
     }
 
@@ -587,7 +583,7 @@ impl Succession {
             return false;
         }
         let key = Key::Report(Arc::clone(&self.config.me.node));
-        self.begin(Vec::new(), vec![(key, report.write(), lease)], Vec::new(), Doing::Report);
+        self.begin(Vec::new(), vec![(key, report.write(), lease)], Vec::new());
         true
     }
 
@@ -632,7 +628,8 @@ impl Succession {
             (Key::Leader, write_leader(&self.config.me, record.fence), lease),
             (Key::Record, record.write(), 0),
         ];
-        self.begin(compare, puts, Vec::new(), Doing::Take { event });
+        self.manner = event.map(|event| (record.fence, event));
+        self.begin(compare, puts, Vec::new());
         true
     }
 

@@ -1,5 +1,6 @@
 //! A node of the simulation: its store, the product's own part of it as a slave and as a primary, and its succession.
 
+use super::world::Message;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -66,6 +67,8 @@ pub(super) struct Node {
     /// So much of etcd's history was sent to it; `None`: it has not read the keys.
     pub(super) watching: Option<usize>,
     pub(super) watch_at: Instant,
+    /// What came while it was stopped.
+    pub(super) inbox: Vec<Message>,
 }
 
 impl Node {

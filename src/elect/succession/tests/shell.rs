@@ -37,7 +37,9 @@ impl World {
     pub(super) fn up(&mut self, node: usize, input: UpInput, asker: Option<Asker>) -> Option<Answer> {
         self.nodes[node].upstream.handle(input);
         let mut reply = None;
-        while let Some(output) = self.nodes[node].upstream.poll_output() {
+        let upstream = &mut self.nodes[node].upstream;
+        let outputs: Vec<UpOutput> = std::iter::from_fn(|| upstream.poll_output()).collect();
+        for output in outputs {
             match output {
                 UpOutput::Persist { then, .. } => {
                     let its = &mut self.nodes[node];
@@ -94,7 +96,7 @@ impl World {
                 UpOutput::SwapIn { copy, .. } => {
                     let its = &mut self.nodes[node];
                     its.data = std::mem::take(&mut its.aside);
-                    its.upstream.handle(UpInput::CopyIsIn { copy });
+                    _ = self.up(node, UpInput::CopyIsIn { copy }, None);
                 }
                 UpOutput::Reply(answer) => reply = Some(answer),
                 UpOutput::PutOff

@@ -243,6 +243,7 @@ impl World {
                 watches: Vec::new(),
                 watching: None,
                 watch_at: now,
+                inbox: Vec::new(),
             });
         }
         (0..len).for_each(|node| world.begin(node));
@@ -404,7 +405,8 @@ impl World {
                     its.told = None;
                 }
                 Output::StepDown { to } => {
-                    self.say(format!("{} steps down for {to:?}", self.name(node)));
+                    let standings: Vec<_> = self.nodes[node].downs.iter().map(|down| (down.node, down.machine.standing(), down.machine.confirmed())).collect();
+                    self.say(format!("{} steps down for {to:?}: {standings:?}", self.name(node)));
                     let its = &mut self.nodes[node];
                     its.waiting.clear();
                     its.counting.clear();
@@ -727,6 +729,7 @@ impl World {
     fn kill(&mut self, node: usize) {
         let its = &mut self.nodes[node];
         (its.is_alive, its.is_stopped, its.lease, its.dialled) = (false, false, None, None);
+        its.inbox.clear();
         its.waiting.clear();
         its.counting.clear();
         its.downs.clear();
@@ -779,8 +782,7 @@ impl World {
                     return;
                 }
                 if its.is_stopped {
-                    // It waits, in its order.
-                    return self.schedule(Duration::from_millis(20), Event::Node { node, creation, message });
+                    return self.nodes[node].inbox.push(message);
                 }
                 self.deliver(node, message);
                 self.settle(node);
@@ -959,6 +961,12 @@ impl World {
             for peer in 0..self.nodes.len() {
                 if let Some(epoch) = self.sees[node][peer].filter(|epoch| self.sees[peer][node] != Some(*epoch)) {
                     self.message_in(Duration::from_millis(25), node, Message::Lost { peer, epoch });
+                }
+            }
+            for message in std::mem::take(&mut self.nodes[node].inbox) {
+                if self.nodes[node].is_alive {
+                    self.deliver(node, message);
+                    self.settle(node);
                 }
             }
         }

@@ -89,7 +89,8 @@ pub(super) fn count(record: &Record, known: &Known) -> Count {
     // With none recorded nothing was confirmed, and any copy will do.
     let counted = if base.members.is_empty() { ranked.len().min(1) } else { counted };
     let heirs = record.heirs.iter().map(|heir| &heir.node);
-    let mut owners = base.members.iter().chain([&record.node, &base.node]).chain(heirs);
+    let former = record.former.iter().map(|life| &life.node);
+    let mut owners = base.members.iter().chain([&record.node, &base.node]).chain(heirs).chain(former);
     let is_empty = all.iter().all(|(_, holds)| *holds == Holds::Nothing);
     // Nodes that are there and have not reported may have something.
     let is_anew = is_empty && all.len() == known.reports.len() && owners.all(|node| reported(node).is_some());

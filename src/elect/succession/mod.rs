@@ -640,7 +640,10 @@ impl Succession {
         if self.is_forced {
             return Chosen::Lossy;
         }
-        let is_me = |node: &Option<Arc<str>>| node.as_ref() == Some(&self.config.me.node);
+        // The report of an earlier process of this node may be there still.
+        let has_reported = self.own_report().is_some_and(|own| own.sealed == Some((record.fence, holds)));
+        let is_me =
+            |node: &Option<Arc<str>>| has_reported && node.as_ref() == Some(&self.config.me.node);
         let settle = if record.base.confirm == 0 { SETTLE_UNCONFIRMED } else { SETTLE };
         let is_settled = waited >= settle || record.base.confirm > 0 && count.are_all_here;
         let needed = if record.base.confirm == 0 { 1 } else { count.needed };
@@ -654,6 +657,12 @@ impl Succession {
             return Chosen::Lossy;
         }
         Chosen::Waits
+    }
+
+    /// What etcd has of this process, as far as is known.
+    fn own_report(&self) -> Option<&Report> {
+        let key = self.known.as_ref()?.reports.get(&self.config.me.node)?;
+        Some(&key.report).filter(|report| report.pid == self.config.me)
     }
 
     fn say_waits(&mut self, count: &Count, waited: Duration) {

@@ -161,8 +161,11 @@ impl Upstream {
         if change.is_demoted && (around.has_slaves || !around.is_empty) {
             self.log(Event::Demoted(pid.clone()));
         }
-        if (change.is_demoted || change.was_orphan) && !planted(Rule::SlavesLeft) {
-            let slaves = slaves.iter().map(|slave| &slave.name);
+        // Where elections choose the primary all are its slaves, and none another slave's.
+        let is_elected = self.floor.is_some();
+        if (change.is_demoted || change.was_orphan || is_elected) && !planted(Rule::SlavesLeft) {
+            let own = self.durable.slaves.iter().filter(|_| is_elected);
+            let slaves = slaves.iter().chain(own).map(|slave| &slave.name);
             let names = slaves.chain(&names).cloned().collect();
             self.outputs.push_back(Output::RemoveDownstreams { names, at: pid });
         }

@@ -365,8 +365,12 @@ impl Upstream {
 
     fn removed(&mut self, session: u64) {
         let is_it = self.following().is_some_and(|following| following.primary.session == session);
-        if !is_it || self.is_sealed() {
+        if !is_it {
             return;
+        }
+        if let (Some(_), Role::Following(following)) = (self.floor, &mut self.role) {
+            // What it has counts in an election all the same.
+            return following.lose();
         }
         let replaced = std::mem::take(&mut self.replaced);
         if let Some(primary) = self.following().map(|following| following.primary.pid.clone()) {

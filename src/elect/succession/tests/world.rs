@@ -438,7 +438,9 @@ impl World {
                     let has = |its: &&Node| !its.data.is_empty() && (its.is_alive || its.is_on_disk);
                     // A node that was never up to date is of no use to an election.
                     let all: Vec<_> = self.nodes.iter().filter(has).map(|its| &its.me).collect();
-                    let lost: Vec<_> = all.iter().filter(|me| me.node != self.nodes[node].me.node).collect();
+                    let former = self.etcd.record().map(|record| record.former).unwrap_or_default();
+                    let has_led = |me: &&&Pid| former.iter().any(|life| life.node == me.node);
+                    let lost: Vec<_> = all.iter().filter(has_led).collect();
                     if !lost.is_empty() {
                         self.wrong.get_or_insert(format!("it begins anew beside {lost:?}"));
                     }
@@ -1022,6 +1024,16 @@ impl World {
         self.hand(node, Input::Force);
     }
 
+    /// All stores, for a failure.
+    fn describe(&self) -> String {
+        let node = |node: &Node| {
+            let downs: Vec<_> = node.downs.iter().map(|down| (down.node, down.machine.standing())).collect();
+            let up = node.upstream.primary().map(|up| (up.greeting.pid.clone(), up.standing, up.applied));
+            format!("\n{:?} {:?} {:?} up {up:?} downs {downs:?} pairs {} {:?}", node.me, node.upstream.lineage(), node.succession.view().role, node.data.len(), node.upstream)
+        };
+        self.nodes.iter().map(node).collect()
+    }
+
     fn check_end(&mut self) -> Result<(), String> {
         let Some(leader) = self.leader() else { return Err("no primary in the end".to_owned()) };
         let others = (0..self.nodes.len()).filter(|node| self.nodes[*node].succession.leads().is_some()).count();
@@ -1041,7 +1053,7 @@ impl World {
         let newest = |data: &Data| data.values().filter(|write| **write + 5 < self.writes).copied().collect::<BTreeSet<_>>();
         for node in &self.nodes {
             if newest(&node.data) != newest(&self.nodes[leader].data) {
-                return Err(format!("{:?} holds {} pairs, and the primary {}", node.me, node.data.len(), all.len()));
+                return Err(format!("{:?} holds {} pairs, and the primary {} {:?}", node.me, node.data.len(), all.len(), self.describe()));
             }
         }
         let members = self.etcd.record().map_or(0, |record| record.base.members.len());

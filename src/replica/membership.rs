@@ -2,10 +2,10 @@
 //! what belongs together changes together.
 //!
 //! ```text
-//! {3, term, promoted, role, was_slave, position, is_partial, must_export, slaves, names_taken, family, copies}
+//! {4, term, promoted, role, was_slave, position, is_partial, must_export, slaves, names_taken, family, copies, settled}
 //! ```
 //!
-//! The number in front is the version of the form. Version 2 has no copies, and version 1 no family either. Until 0.1.0 the same
+//! The number in front is the version of the form. Version 3 has nothing settled, and is still written where nothing is; version 2 has no copies, and version 1 no family either. Until 0.1.0 the same
 //! was kept as five notes, see [`Former`].
 
 use super::greeting::{KnownSlave, write_slaves};
@@ -55,6 +55,16 @@ pub struct Position {
     pub applied: u64,
 }
 
+/// What a store has of a term's primary, where elections choose the primary: all that this had after a write. It stays where
+/// another primary is followed, until that has brought the store up to date: what comes meanwhile is newer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settled {
+    /// The term of the primary.
+    pub term: u64,
+    /// The number of its last write that is here.
+    pub applied: u64,
+}
+
 /// What a store keeps of itself. The default is that of a store that was nothing but itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Membership {
@@ -81,18 +91,26 @@ pub struct Membership {
     /// The number of the last copy of a primary that has begun: what is written while one comes into the store itself carries it, so
     /// no other copy may have it, also after a restart.
     pub copies: u32,
+    /// What it has of the primary that has brought it up to date last; `None`: no primary has, or no elections choose it.
+    pub settled: Option<Settled>,
 }
 
 impl Membership {
     /// The name of the note.
     pub const NOTE: &'static str = "membership";
     /// The version of its form.
-    const VERSION: u64 = 3;
+    const VERSION: u64 = 4;
+    /// The version of a record with nothing settled: earlier kvnodes read it.
+    const VERSION_UNSETTLED: u64 = 3;
 
     /// The note.
     pub fn note(&self) -> Vec<u8> {
         encode(|w| {
-            w.tuple(12).unsigned(Self::VERSION).unsigned(self.term).unsigned(self.promoted);
+            match self.settled {
+                Some(_) => w.tuple(13).unsigned(Self::VERSION),
+                None => w.tuple(12).unsigned(Self::VERSION_UNSETTLED),
+            };
+            w.unsigned(self.term).unsigned(self.promoted);
             w.atom(self.role.code());
             write_bool(w, self.was_slave);
             match self.position {
@@ -104,6 +122,9 @@ impl Membership {
             write_slaves(w, &self.slaves);
             write_names(w, &self.names_taken);
             w.unsigned(self.family).unsigned(self.copies.into());
+            if let Some(Settled { term, applied }) = self.settled {
+                w.tuple(2).unsigned(term).unsigned(applied);
+            }
         })
     }
 
@@ -113,7 +134,7 @@ impl Membership {
         let mut parts = note.cursor();
         let arity = parts.tuple().ok()?;
         let version = parts.unsigned().ok()?;
-        matches!((version, arity), (1, 10) | (2, 11) | (Self::VERSION, 12)).then_some(())?;
+        matches!((version, arity), (1, 10) | (2, 11) | (Self::VERSION_UNSETTLED, 12) | (Self::VERSION, 13)).then_some(())?;
         let mut next = || parts.term().ok();
         let read = Self {
             term: next()?.as_unsigned()?,
@@ -130,6 +151,12 @@ impl Membership {
             names_taken: read_names(next()?)?,
             family: if version < 2 { 0 } else { next()?.as_unsigned()? },
             copies: if version < 3 { 0 } else { u32::try_from(next()?.as_unsigned()?).ok()? },
+            settled: if version < 4 {
+                None
+            } else {
+                let [term, applied] = next()?.as_tuple::<2>()?;
+                Some(Settled { term: term.as_unsigned()?, applied: applied.as_unsigned()? })
+            },
         };
         parts.rest().is_empty().then_some(read)
     }
@@ -276,6 +303,7 @@ mod tests {
             names_taken: vec![ServerRef::global("d")],
             family: 11,
             copies: if position.is_some() { u32::MAX } else { 0 },
+            settled: position.map(|position| Settled { term: u64::MAX, applied: position.applied }),
         }
     }
 
@@ -294,7 +322,7 @@ mod tests {
         }
         let mut newer = note;
         assert_eq!((newer[2], newer[3]), (97, 3), "SMALL_INTEGER_EXT: the version");
-        newer[3] = 4;
+        newer[3] = 5;
         assert_eq!(Membership::read(&newer), None);
     }
 

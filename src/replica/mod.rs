@@ -40,7 +40,7 @@ pub use dialect::{CopyMark, Dialect};
 pub use downstream::{Acknowledge, Downstream, Mark, Pushed, Taken};
 pub use greeting::{GreetingAnswer, Hello, KnownSlave, Said};
 pub use lineage::{Lineage, Refusal};
-pub use membership::{Membership, Position, TermRole};
+pub use membership::{Membership, Position, Settled, TermRole};
 pub use source::{Present, PresentValue, ReplicaWrite, Source, SourceRead};
 pub use standing::{PrimaryStanding, SlaveState, Standing, StandingKind};
 pub use upstream::Upstream;

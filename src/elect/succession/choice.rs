@@ -38,17 +38,17 @@ struct Rank {
 
 /// How advanced a store is, by what it holds; `None`: it does not count.
 fn rank(record: &Record, holds: Holds) -> Option<Rank> {
-    let known = |incarnation: u64| {
-        let heir = record.heirs.iter().rposition(|heir| heir.incarnation == incarnation);
-        let is_base = incarnation == record.base.incarnation || planted(Rule::KnownCopies);
+    let known = |fence: u64| {
+        let heir = record.heirs.iter().rposition(|heir| heir.fence == fence);
+        let is_base = fence == record.base.fence || planted(Rule::KnownCopies);
         heir.map(|at| at + 1).or(is_base.then_some(0))
     };
     match holds {
-        Holds::Own { incarnation } => {
-            known(incarnation).map(|heir| Rank { heir, applied: u64::MAX, is_whole: true })
+        Holds::Own { fence } => {
+            known(fence).map(|heir| Rank { heir, applied: u64::MAX, is_whole: true })
         }
-        Holds::Copy { primary, applied, is_whole } => {
-            known(primary).map(|heir| Rank { heir, applied, is_whole })
+        Holds::Copy { fence, applied, is_whole } => {
+            known(fence).map(|heir| Rank { heir, applied, is_whole })
         }
         Holds::Nothing if planted(Rule::EmptyIsNothing) => {
             Some(Rank { heir: 0, applied: 0, is_whole: true })
@@ -98,9 +98,9 @@ pub(super) fn count(record: &Record, known: &Known) -> Count {
     let with_data = all.iter().filter(|(_, holds)| *holds != Holds::Nothing);
     let lossy = with_data.max_by_key(|(node, holds)| {
         let own = match holds {
-            Holds::Copy { applied, .. } => (1, *applied),
-            Holds::Own { .. } => (2, 0),
-            Holds::Nothing | Holds::Other => (0, 0),
+            Holds::Copy { fence, applied, .. } => (*fence, 1, *applied),
+            Holds::Own { fence } => (*fence, 2, 0),
+            Holds::Nothing | Holds::Other => (0, 0, 0),
         };
         (rank(record, *holds), own, *node)
     });

@@ -13,8 +13,6 @@ use crate::etf::Pid;
 pub struct Config {
     /// The process.
     pub me: Pid,
-    /// The store's incarnation, that no other life of any store has: its writes are numbered in it.
-    pub incarnation: u64,
     /// How many slaves have a write before it is confirmed: the store's `--confirm`. A caller that asks for fewer is confirmed by fewer,
     /// and an election does not wait for such a write. 0: nothing is confirmed.
     pub confirm: u32,

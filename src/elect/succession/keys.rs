@@ -3,16 +3,16 @@
 //! ```text
 //! <store>/e/p         1 FENCE CREATION ID SERIAL NODE          the primary, with its lease
 //! <store>/e/m         1                                        what the next election goes by, in lines
-//!                     term FENCE INCARNATION NODE              the last primary
-//!                     base INCARNATION CONFIRM NODE            the primary that confirmed writes last, how many slaves that took
-//!                     heir INCARNATION NODE                    a primary since, which has confirmed none; the last is the newest
+//!                     term FENCE NODE                          the last primary
+//!                     base FENCE CONFIRM NODE                  the primary that confirmed writes last, how many slaves that took
+//!                     heir FENCE NODE                          a primary since, which has confirmed none; the last is the newest
 //!                     member NODE                              a slave that counts for the base
 //!                     former CREATION NODE                     a node that has led, the last first
 //! <store>/e/r/NODE    1 AFTER HOLDS CREATION ID SERIAL NODE    a process of the store that is there, with its lease
 //! ```
 //!
-//! AFTER is the fence of the primary that is gone, and `-` where none is; HOLDS is `nothing`, `own:INCARNATION`,
-//! `copy:INCARNATION:APPLIED:whole` (or `:part`) or `other`, and `-` outside of an election.
+//! AFTER is the fence of the primary that is gone, and `-` where none is; HOLDS is `nothing`, `own:FENCE`,
+//! `copy:FENCE:APPLIED:whole` (or `:part`) or `other`, and `-` outside of an election.
 
 use std::fmt::{self, Write};
 use std::str::FromStr;
@@ -22,7 +22,7 @@ use crate::distribution::NodeName;
 use crate::elect::Life;
 use crate::elect::keys::FORMER_MAX;
 use crate::etf::Pid;
-use crate::replica::Upstream;
+use crate::replica::{Settled, Upstream};
 
 /// Members that are recorded at most.
 pub const MEMBERS_MAX: usize = 256;
@@ -76,13 +76,13 @@ pub enum Holds {
     Nothing,
     /// What it had as the primary, in this life or, on disk, in one before.
     Own {
-        /// The incarnation that its writes were numbered in.
-        incarnation: u64,
+        /// The fence with which it led last; 0: it never did.
+        fence: u64,
     },
     /// All that a primary had once.
     Copy {
-        /// The primary's incarnation.
-        primary: u64,
+        /// The primary's fence.
+        fence: u64,
         /// All of its writes up to this one are there.
         applied: u64,
         /// Nothing of later ones is there in part.
@@ -95,8 +95,8 @@ pub enum Holds {
 impl Holds {
     /// What a store holds, by its part as a slave.
     pub fn of(upstream: &Upstream) -> Self {
-        if let Some((position, is_whole)) = upstream.holds_copy() {
-            return Self::Copy { primary: position.primary, applied: position.applied, is_whole };
+        if let Some((Settled { term, applied }, is_whole)) = upstream.settled() {
+            return Self::Copy { fence: term, applied, is_whole };
         }
         if upstream.is_slave() || upstream.durable().is_partial || upstream.minds_writes() {
             Self::Other
@@ -104,8 +104,7 @@ impl Holds {
             Self::Nothing
         } else {
             let durable = upstream.durable();
-            let led = upstream.is_owner().then_some(durable.promoted);
-            Self::Own { incarnation: led.unwrap_or(upstream.incarnation()) }
+            Self::Own { fence: if upstream.is_owner() { durable.term } else { 0 } }
         }
     }
 }
@@ -114,9 +113,9 @@ impl fmt::Display for Holds {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Nothing => f.write_str("nothing"),
-            Self::Own { incarnation } => write!(f, "own:{incarnation}"),
-            Self::Copy { primary, applied, is_whole } => {
-                write!(f, "copy:{primary}:{applied}:{}", if *is_whole { "whole" } else { "part" })
+            Self::Own { fence } => write!(f, "own:{fence}"),
+            Self::Copy { fence, applied, is_whole } => {
+                write!(f, "copy:{fence}:{applied}:{}", if *is_whole { "whole" } else { "part" })
             }
             Self::Other => f.write_str("other"),
         }
@@ -133,11 +132,11 @@ impl FromStr for Holds {
         let holds = match word {
             Some("nothing") => Some(Self::Nothing),
             Some("other") => Some(Self::Other),
-            Some("own") => number().map(|incarnation| Self::Own { incarnation }),
+            Some("own") => number().map(|fence| Self::Own { fence }),
             Some("copy") => match (number(), number()) {
-                (Some(primary), Some(applied)) => match parts.next() {
-                    Some("whole") => Some(Self::Copy { primary, applied, is_whole: true }),
-                    Some("part") => Some(Self::Copy { primary, applied, is_whole: false }),
+                (Some(fence), Some(applied)) => match parts.next() {
+                    Some("whole") => Some(Self::Copy { fence, applied, is_whole: true }),
+                    Some("part") => Some(Self::Copy { fence, applied, is_whole: false }),
                     _ => None,
                 },
                 _ => None,
@@ -153,9 +152,7 @@ impl FromStr for Holds {
 pub struct Record {
     /// The last fence.
     pub fence: u64,
-    /// The incarnation of the primary that has, or had it.
-    pub incarnation: u64,
-    /// Its node.
+    /// The node of the primary that has, or had it.
     pub node: Arc<str>,
     /// The last primary that could confirm writes.
     pub base: Base,
@@ -168,8 +165,8 @@ pub struct Record {
 /// A primary that was chosen, and has confirmed nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Heir {
-    /// Its incarnation.
-    pub incarnation: u64,
+    /// Its fence.
+    pub fence: u64,
     /// Its node.
     pub node: Arc<str>,
 }
@@ -177,8 +174,8 @@ pub struct Heir {
 /// A primary that can confirm writes, and the slaves that count for that.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Base {
-    /// Its incarnation.
-    pub incarnation: u64,
+    /// Its fence.
+    pub fence: u64,
     /// How many slaves have each confirmed write.
     pub confirm: u32,
     /// Its node.
@@ -190,11 +187,11 @@ pub struct Base {
 impl Record {
     /// The value.
     pub fn write(&self) -> Vec<u8> {
-        let Self { fence, incarnation, node, base, heirs, former } = self;
-        let mut text = format!("{FORM}\nterm {fence} {incarnation} {node}\n");
+        let Self { fence, node, base, heirs, former } = self;
+        let mut text = format!("{FORM}\nterm {fence} {node}\n");
         // A string takes everything.
-        let _ = writeln!(text, "base {} {} {}", base.incarnation, base.confirm, base.node);
-        heirs.iter().for_each(|heir| _ = writeln!(text, "heir {} {}", heir.incarnation, heir.node));
+        let _ = writeln!(text, "base {} {} {}", base.fence, base.confirm, base.node);
+        heirs.iter().for_each(|heir| _ = writeln!(text, "heir {} {}", heir.fence, heir.node));
         base.members.iter().for_each(|node| _ = writeln!(text, "member {node}"));
         former.iter().take(FORMER_MAX).for_each(|life| {
             _ = writeln!(text, "former {} {}", life.creation, life.node);
@@ -208,27 +205,25 @@ impl Record {
         let mut lines = text.lines();
         lines.next().filter(|form| *form == FORM)?;
         let nobody = || Arc::<str>::from("");
-        let base = Base { incarnation: 0, confirm: 0, node: nobody(), members: Vec::new() };
+        let base = Base { fence: 0, confirm: 0, node: nobody(), members: Vec::new() };
         let mut record =
-            Self { fence: 0, incarnation: 0, node: nobody(), base, heirs: Vec::new(), former: Vec::new() };
+            Self { fence: 0, node: nobody(), base, heirs: Vec::new(), former: Vec::new() };
         for line in lines {
             let (word, rest) = line.split_once(' ')?;
             match word {
                 "term" => {
-                    let mut parts = rest.splitn(3, ' ');
-                    record.fence = parts.next()?.parse().ok()?;
-                    record.incarnation = parts.next()?.parse().ok()?;
-                    record.node = read_node(parts.next()?)?;
+                    let (fence, node) = rest.split_once(' ')?;
+                    (record.fence, record.node) = (fence.parse().ok()?, read_node(node)?);
                 }
                 "base" => {
                     let mut parts = rest.splitn(3, ' ');
-                    record.base.incarnation = parts.next()?.parse().ok()?;
+                    record.base.fence = parts.next()?.parse().ok()?;
                     record.base.confirm = parts.next()?.parse().ok()?;
                     record.base.node = read_node(parts.next()?)?;
                 }
                 "heir" => {
-                    let (incarnation, node) = rest.split_once(' ')?;
-                    let heir = Heir { incarnation: incarnation.parse().ok()?, node: read_node(node)? };
+                    let (fence, node) = rest.split_once(' ')?;
+                    let heir = Heir { fence: fence.parse().ok()?, node: read_node(node)? };
                     record.heirs.push(heir);
                 }
                 "member" => record.base.members.push(read_node(rest)?),

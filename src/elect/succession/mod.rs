@@ -176,7 +176,7 @@ pub struct Succession {
 impl Succession {
     /// Of a store's process that has just started. It asks for a lease at once.
     pub fn new(config: Config, now: Instant) -> Self {
-        let tally = Tally::new(config.incarnation, config.confirm, Arc::clone(&config.me.node));
+        let tally = Tally::new(0, config.confirm, Arc::clone(&config.me.node));
         let mut succession = Self {
             config,
             phase: Phase::Apart,
@@ -442,8 +442,7 @@ impl Succession {
         let others: Vec<Pid> = others.filter(|pid| **pid != self.config.me).cloned().collect();
         self.followed.clone_from(&others);
         self.is_forced = false;
-        let Config { incarnation, confirm, .. } = self.config;
-        self.tally = Tally::new(incarnation, confirm, Arc::clone(&self.config.me.node));
+        self.tally = Tally::new(fence, self.config.confirm, Arc::clone(&self.config.me.node));
         self.round = None;
         self.floor = self.floor.max(fence);
         let question = self.next_question();
@@ -634,7 +633,7 @@ impl Succession {
     }
 
     fn is_chosen(&self, record: &Record, holds: Holds, count: &Count, waited: Duration) -> Chosen {
-        if holds == (Holds::Own { incarnation: record.incarnation }) {
+        if holds == (Holds::Own { fence: record.fence }) {
             return Chosen::Surely;
         }
         if self.is_forced {
@@ -674,29 +673,22 @@ impl Succession {
 
     /// The record of this node as the next primary, which has all that was confirmed.
     fn record_next(&self, record: &Record, term: u64) -> Record {
-        let Config { incarnation, .. } = self.config;
         let node = Arc::clone(&self.config.me.node);
-        let mut heirs = record.heirs.clone();
-        if incarnation == record.base.incarnation && !planted(Rule::HeirsForgotten) {
-            // It confirms from here on what they do not have.
-            heirs.clear();
-        } else {
-            heirs.retain(|heir| heir.incarnation != incarnation);
-            heirs.push(Heir { incarnation, node: Arc::clone(&node) });
-            heirs.drain(..heirs.len().saturating_sub(HEIRS_MAX));
-        }
         let fence = record.fence.max(term).saturating_add(1);
+        let mut heirs = record.heirs.clone();
+        heirs.push(Heir { fence, node: Arc::clone(&node) });
+        heirs.drain(..heirs.len().saturating_sub(HEIRS_MAX));
         let former = self.former(Some(record));
-        Record { fence, incarnation, node, base: record.base.clone(), heirs, former }
+        Record { fence, node, base: record.base.clone(), heirs, former }
     }
 
     /// The same where nothing that was is to be kept.
     fn record_anew(&self, record: Option<&Record>, term: u64) -> Record {
-        let Config { incarnation, confirm, .. } = self.config;
         let node = Arc::clone(&self.config.me.node);
-        let base = Base { incarnation, confirm, node: Arc::clone(&node), members: Vec::new() };
         let fence = record.map_or(0, |record| record.fence).max(term).saturating_add(1);
-        Record { fence, incarnation, node, base, heirs: Vec::new(), former: self.former(record) }
+        let confirm = self.config.confirm;
+        let base = Base { fence, confirm, node: Arc::clone(&node), members: Vec::new() };
+        Record { fence, node, base, heirs: Vec::new(), former: self.former(record) }
     }
 
     fn former(&self, record: Option<&Record>) -> Vec<Life> {

@@ -25,8 +25,6 @@ pub(crate) enum Rule {
     DroppedDoesNotCount,
     /// The key is taken where nothing has changed since that was looked at.
     Compared,
-    /// A primary that leads again has no heirs from before.
-    HeirsForgotten,
     /// A copy of a primary that an election does not know counts for nothing.
     KnownCopies,
 }
@@ -34,7 +32,7 @@ pub(crate) enum Rule {
 impl Rule {
     /// All of them.
     #[cfg(test)]
-    pub(crate) const ALL: [Self; 12] = [
+    pub(crate) const ALL: [Self; 11] = [
         Self::SealFirst,
         Self::EmptyIsNothing,
         Self::EnoughReports,
@@ -45,7 +43,6 @@ impl Rule {
         Self::DroppedIsNotNeeded,
         Self::DroppedDoesNotCount,
         Self::Compared,
-        Self::HeirsForgotten,
         Self::KnownCopies,
     ];
 }

@@ -17,7 +17,7 @@ const DROP_AFTER: Duration = Duration::from_secs(10);
 /// The slaves of a primary.
 #[derive(Debug)]
 pub(super) struct Tally {
-    incarnation: u64,
+    fence: u64,
     confirm: usize,
     node: Arc<str>,
     seq: u64,
@@ -40,9 +40,9 @@ struct Dropping {
 }
 
 impl Tally {
-    pub(super) fn new(incarnation: u64, confirm: u32, node: Arc<str>) -> Self {
+    pub(super) fn new(fence: u64, confirm: u32, node: Arc<str>) -> Self {
         Self {
-            incarnation,
+            fence,
             confirm: usize::try_from(confirm).unwrap_or(usize::MAX),
             node,
             seq: 0,
@@ -73,7 +73,7 @@ impl Tally {
 
     /// The members of the record, where it is this primary's.
     fn members<'a>(&self, record: &'a Record) -> Option<&'a [Arc<str>]> {
-        (record.base.incarnation == self.incarnation).then_some(&record.base.members)
+        (record.base.fence == self.fence).then_some(&record.base.members)
     }
 
     /// Those that count, where that has changed.
@@ -181,7 +181,7 @@ impl Tally {
     fn record(&self, record: &Record, members: Vec<Arc<str>>) -> Record {
         let confirm = u32::try_from(self.confirm).unwrap_or(u32::MAX);
         let node = Arc::clone(&self.node);
-        let base = Base { incarnation: self.incarnation, confirm, node, members };
+        let base = Base { fence: self.fence, confirm, node, members };
         Record { base, heirs: Vec::new(), ..record.clone() }
     }
 }

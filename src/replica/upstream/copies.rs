@@ -1,6 +1,6 @@
 //! Copies: the marks that begin and end one, its number, and how it comes to be in the store.
 
-use super::{CopyMark, Event, Following, InPlace, NotKept, Output, Role, Staging, Sync, Ticket, Upstream};
+use super::{CopyMark, Event, Following, InPlace, NotKept, Output, Role, Settled, Staging, Sync, Ticket, Upstream};
 use crate::replica::planted::{Rule, planted};
 
 impl Upstream {
@@ -157,5 +157,8 @@ impl Upstream {
         self.durable.was_slave = true;
         self.durable.is_partial = false;
         self.settled_in = self.durable.rank();
+        if let (Some(_), Role::Following(following)) = (self.floor, &self.role) {
+            self.durable.settled = Some(Settled { term: self.durable.term, applied: following.applied });
+        }
     }
 }

@@ -51,7 +51,7 @@ use self::under_way::UnderWay;
 use super::dialect::CopyMark;
 use super::greeting::KnownSlave;
 use super::lineage::{Lineage, Refusal};
-use super::membership::{Membership, Position, TermRole};
+use super::membership::{Membership, Position, Settled, TermRole};
 use super::planted::{Rule, planted};
 use crate::distribution::ServerRef;
 use crate::etf::Pid;
@@ -107,11 +107,12 @@ enum Role {
 const COPIES_OF_A_LIFE: u32 = 1 << 16;
 
 /// What of a [`Membership`] the machine changes.
-type Kept = (u64, u64, TermRole, bool, u64, Option<Position>, bool, bool, u32);
+type Kept = (u64, u64, TermRole, bool, u64, Option<Position>, bool, bool, u32, Option<Settled>);
 
 const fn kept(of: &Membership) -> Kept {
     let Membership { term, promoted, role, was_slave, family, .. } = *of;
-    (term, promoted, role, was_slave, family, of.position, of.is_partial, of.must_export, of.copies)
+    let settled = of.settled;
+    (term, promoted, role, was_slave, family, of.position, of.is_partial, of.must_export, of.copies, settled)
 }
 
 impl Upstream {
@@ -318,6 +319,9 @@ impl Upstream {
             return self.reply(why);
         }
         self.durable.position = Some(position);
+        if let Some(settled) = self.durable.settled.as_mut().filter(|settled| settled.term == self.durable.term) {
+            settled.applied = applied;
+        }
         self.kept = kept(&self.durable);
         self.outputs.push_back(Output::Confirm(Asked { session, applied, caught_up }));
     }
@@ -350,7 +354,7 @@ impl Upstream {
             return;
         }
         self.durable.must_export = true;
-        self.durable.position = None;
+        (self.durable.position, self.durable.settled) = (None, None);
         // Before the write.
         self.persist();
         self.log(Event::WrittenTo);
@@ -383,7 +387,7 @@ impl Upstream {
         self.durable.was_slave = false;
         self.durable.role = TermRole::None;
         self.durable.is_partial = false;
-        self.durable.position = None;
+        (self.durable.position, self.durable.settled) = (None, None);
         // It is nobody's to take back.
         self.durable.family = self.incarnation;
         self.persist();
@@ -417,23 +421,20 @@ impl Upstream {
         self.floor.is_some_and(|floor| term < floor)
     }
 
-    /// How far the store has come with what a primary had, where that has brought it up to date once; and whether nothing that came
-    /// behind that is there in part.
-    pub fn holds_copy(&self) -> Option<(Position, bool)> {
-        match &self.role {
-            Role::Following(following) => {
-                let has_been_whole = following.is_caught_up() || following.applied > 0;
-                let is_whole = following.is_caught_up() && following.write_error.is_none();
-                has_been_whole.then(|| {
-                    let position = Position { primary: following.incarnation(), applied: following.applied };
-                    (position, is_whole && !self.durable.is_partial)
-                })
+    /// What the store has of the primary that has brought it up to date last; and whether nothing that came behind that is there in
+    /// part. Known where elections choose the primary.
+    pub fn settled(&self) -> Option<(Settled, bool)> {
+        let settled = self.durable.settled?;
+        let is_whole = !self.durable.is_partial;
+        Some(match &self.role {
+            Role::Following(following) if following.primary.lineage.term == settled.term => {
+                let is_whole = is_whole && following.is_caught_up() && following.write_error.is_none();
+                // What is kept may be ahead of what the store is done with.
+                (Settled { applied: following.applied, ..settled }, is_whole)
             }
-            Role::Alone | Role::Orphan => {
-                let position = self.durable.position.filter(|position| position.applied > 0);
-                position.map(|position| (position, !self.durable.is_partial))
-            }
-        }
+            Role::Following(_) => (settled, false),
+            Role::Alone | Role::Orphan => (settled, is_whole),
+        })
     }
 
     /// Something was not kept.

@@ -81,7 +81,7 @@ impl Upstream {
         durable.must_export = false;
         durable.is_partial = false;
         // With writes of its own it has no place among another's.
-        durable.position = None;
+        (durable.position, durable.settled) = (None, None);
         let names = former.iter().flat_map(|former| &former.primary.names);
         durable.names_taken = names.filter(|name| matches!(name, ServerRef::Global(_))).cloned().collect();
         let promotion = Promotion {

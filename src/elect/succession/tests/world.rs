@@ -29,8 +29,6 @@ const CALM: Duration = Duration::from_secs(40);
 const SOON: Duration = Duration::from_secs(20);
 /// A request that is lost ends so late.
 const LOST: Duration = Duration::from_secs(2);
-/// A connection that is cut ends so late.
-const TICK_TIME: Duration = Duration::from_secs(8);
 
 /// What goes over a connection of two nodes.
 #[derive(Debug)]
@@ -129,6 +127,8 @@ pub(super) struct World {
     cuts: BTreeSet<(usize, usize)>,
     link_at: BTreeMap<(usize, usize), Instant>,
     confirm: u32,
+    /// A connection that is cut ends so late.
+    tick_time: Duration,
     is_lossy: bool,
     /// Persons delete keys.
     is_meddled: bool,
@@ -185,6 +185,7 @@ impl World {
         let kind = random.below(3);
         let is_lossy = random.below(8) == 0;
         let is_meddled = random.below(6) == 0;
+        let tick_time = Duration::from_secs([2, 8, 8, 30][random.below(4) as usize]);
         let mut world = Self {
             random,
             now,
@@ -198,6 +199,7 @@ impl World {
             cuts: BTreeSet::new(),
             link_at: BTreeMap::new(),
             confirm,
+            tick_time,
             is_lossy,
             is_meddled,
             is_calm: false,
@@ -218,7 +220,7 @@ impl World {
             let drift = world.random.below(8_000) as i64 - 4_000;
             let is_on_disk = kind == 0 || kind == 2 && world.random.below(2) == 0;
             let incarnation = world.random.next() >> 8;
-            let config = world.config(node, &me, incarnation);
+            let config = world.config(node, &me);
             world.nodes.push(Node {
                 succession: Succession::new(config, now),
                 me,
@@ -252,10 +254,10 @@ impl World {
         world
     }
 
-    fn config(&self, node: usize, me: &Pid, incarnation: u64) -> Config {
+    fn config(&self, node: usize, me: &Pid) -> Config {
         // The first two have slaves configured.
         let (confirm, is_lossy) = (self.confirm, self.is_lossy);
-        Config { me: me.clone(), incarnation, confirm, is_lossy, founds: node < 2 }
+        Config { me: me.clone(), confirm, is_lossy, founds: node < 2 }
     }
 
     fn begin(&mut self, node: usize) {
@@ -740,7 +742,7 @@ impl World {
         for peer in 0..self.nodes.len() {
             self.sees[node][peer] = None;
             if let Some(epoch) = self.sees[peer][node] {
-                let within = if self.is_cut(node, peer) { TICK_TIME } else { Duration::from_millis(20) };
+                let within = if self.is_cut(node, peer) { self.tick_time } else { Duration::from_millis(20) };
                 let after = self.random.millis(1, within.as_millis() as u64);
                 self.message_in(after, peer, Message::Lost { peer: node, epoch });
             }
@@ -755,7 +757,7 @@ impl World {
         let (now, creation) = (self.local(node), self.creations);
         let incarnation = self.random.next() >> 8;
         let me = Pid { creation, ..self.nodes[node].me.clone() };
-        let config = self.config(node, &me, incarnation);
+        let config = self.config(node, &me);
         let its = &mut self.nodes[node];
         if !its.is_on_disk || is_wiped {
             its.data.clear();
@@ -877,7 +879,7 @@ impl World {
         // The primary more often than others.
         let node = leader.filter(|_| self.random.below(2) == 0).unwrap_or(node);
         let after = match self.random.below(5) {
-            0 => self.random.millis(10_000, 25_000),
+            0 => self.random.millis(10_000, 35_000),
             1 => self.random.millis(50, 600),
             _ => self.random.millis(100, 9_000),
         };
@@ -892,7 +894,7 @@ impl World {
                 self.nodes[node].is_stopped = true;
                 (0..self.nodes.len()).for_each(|peer| {
                     if let Some(epoch) = self.sees[peer][node] {
-                        self.message_in(TICK_TIME, peer, Message::Lost { peer: node, epoch });
+                        self.message_in(self.tick_time, peer, Message::Lost { peer: node, epoch });
                     }
                 });
                 self.schedule(after, Event::GoesOn { node });
@@ -934,7 +936,7 @@ impl World {
     fn cut(&mut self, one: usize, other: usize, after: Duration) {
         if one != other && self.cuts.insert((one.min(other), one.max(other))) {
             self.say(format!("{} and {} are cut apart", self.name(one), self.name(other)));
-            self.break_link(one, other, TICK_TIME);
+            self.break_link(one, other, self.tick_time);
             self.schedule(after, Event::EndsCut { one, other });
         }
     }

@@ -134,7 +134,8 @@ impl Membership {
         let mut parts = note.cursor();
         let arity = parts.tuple().ok()?;
         let version = parts.unsigned().ok()?;
-        matches!((version, arity), (1, 10) | (2, 11) | (Self::VERSION_UNSETTLED, 12) | (Self::VERSION, 13)).then_some(())?;
+        matches!((version, arity), (1, 10) | (2, 11) | (Self::VERSION_UNSETTLED, 12) | (Self::VERSION, 13))
+            .then_some(())?;
         let mut next = || parts.term().ok();
         let read = Self {
             term: next()?.as_unsigned()?,

@@ -44,15 +44,9 @@ fn rank(record: &Record, holds: Holds) -> Option<Rank> {
         heir.map(|at| at + 1).or(is_base.then_some(0))
     };
     match holds {
-        Holds::Own { fence } => {
-            known(fence).map(|heir| Rank { heir, applied: u64::MAX, is_whole: true })
-        }
-        Holds::Copy { fence, applied, is_whole } => {
-            known(fence).map(|heir| Rank { heir, applied, is_whole })
-        }
-        Holds::Nothing if planted(Rule::EmptyIsNothing) => {
-            Some(Rank { heir: 0, applied: 0, is_whole: true })
-        }
+        Holds::Own { fence } => known(fence).map(|heir| Rank { heir, applied: u64::MAX, is_whole: true }),
+        Holds::Copy { fence, applied, is_whole } => known(fence).map(|heir| Rank { heir, applied, is_whole }),
+        Holds::Nothing if planted(Rule::EmptyIsNothing) => Some(Rank { heir: 0, applied: 0, is_whole: true }),
         Holds::Nothing | Holds::Other => None,
     }
 }

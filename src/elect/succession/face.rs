@@ -1,9 +1,9 @@
 //! What a [`Succession`](super::Succession) is told, and what it wants done.
 
-use std::fmt;
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::event::Event;
 use super::keys::{Holds, Key};
 use crate::elect::Life;
 use crate::etf::Pid;
@@ -235,77 +235,6 @@ pub enum Output {
     End,
     /// To be told to people.
     Log(Event),
-}
-
-/// What people are told, each once.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Event {
-    /// The primary with this fence is gone, and the store takes part in the choice of the next.
-    RoundBegan {
-        /// The fence.
-        after: u64,
-    },
-    /// The choice waits for more reports.
-    Waits {
-        /// So many have reported that count.
-        counted: usize,
-        /// So many are to.
-        needed: usize,
-        /// Those that have not, or do not count: a node, and what it has reported.
-        missing: Vec<(Arc<str>, Option<Holds>)>,
-    },
-    /// It leads, chosen without enough reports: confirmed writes may be lost.
-    MayHaveLost {
-        /// So many had reported that count.
-        counted: usize,
-        /// So many were needed.
-        needed: usize,
-    },
-    /// All nodes of the store hold nothing: it begins anew.
-    BeginsAnew,
-    /// It leads.
-    Leads {
-        /// Its fence.
-        fence: u64,
-    },
-    /// It leads no more.
-    SteppedDown {
-        /// Its fence.
-        fence: u64,
-        /// Why.
-        why: SteppedDown,
-    },
-    /// These slaves count from now on.
-    Counted(Vec<Arc<str>>),
-    /// A key in etcd is not understood: nothing is chosen.
-    Unreadable(Key),
-}
-
-/// Why a primary leads no more.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SteppedDown {
-    /// Its lease may end: etcd does not answer.
-    Lease,
-    /// Its key is gone, or another's.
-    Key,
-    /// A higher fence was seen.
-    Fence,
-    /// Its store could not be promoted.
-    Unfit,
-    /// It ends.
-    Leaves,
-}
-
-impl fmt::Display for SteppedDown {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Lease => "etcd does not renew its lease",
-            Self::Key => "its key in etcd is gone or another's",
-            Self::Fence => "another store leads with a higher fence",
-            Self::Unfit => "its store could not be promoted",
-            Self::Leaves => "it ends",
-        })
-    }
 }
 
 /// How a store stands in all this, to be shown.

@@ -1,14 +1,14 @@
 //! What stands in etcd of a store's elections, as bytes that a person can read too.
 //!
 //! ```text
-//! <store>/e/p         1 FENCE CREATION ID SERIAL NODE          the primary, with its lease
-//! <store>/e/m         1                                        what the next election goes by, in lines
+//! <store>/s/p         1 FENCE CREATION ID SERIAL NODE          the primary, with its lease
+//! <store>/s/m         1                                        what the next election goes by, in lines
 //!                     term FENCE NODE                          the last primary
 //!                     base FENCE CONFIRM NODE                  the primary that confirmed writes last, how many slaves that took
 //!                     heir FENCE NODE                          a primary since, which has confirmed none; the last is the newest
 //!                     member NODE                              a slave that counts for the base
 //!                     former CREATION NODE                     a node that has led, the last first
-//! <store>/e/r/NODE    1 AFTER HOLDS CREATION ID SERIAL NODE    a process of the store that is there, with its lease
+//! <store>/s/r/NODE    1 AFTER HOLDS CREATION ID SERIAL NODE    a process of the store that is there, with its lease
 //! ```
 //!
 //! AFTER is the fence of the primary that is gone, and `-` where none is; HOLDS is `nothing`, `own:FENCE`,
@@ -46,7 +46,7 @@ pub enum Key {
 
 impl Key {
     /// Of all keys, behind the store's own prefix.
-    pub const PREFIX: &'static str = "e/";
+    pub const PREFIX: &'static str = "s/";
 
     /// Reads it, without [`PREFIX`](Self::PREFIX); `None`: it is none.
     pub fn read(text: &str) -> Option<Self> {
@@ -206,8 +206,7 @@ impl Record {
         lines.next().filter(|form| *form == FORM)?;
         let nobody = || Arc::<str>::from("");
         let base = Base { fence: 0, confirm: 0, node: nobody(), members: Vec::new() };
-        let mut record =
-            Self { fence: 0, node: nobody(), base, heirs: Vec::new(), former: Vec::new() };
+        let mut record = Self { fence: 0, node: nobody(), base, heirs: Vec::new(), former: Vec::new() };
         for line in lines {
             let (word, rest) = line.split_once(' ')?;
             match word {

@@ -64,45 +64,34 @@
 //! [`Input::LeaseUntil`] says until when it is held. A store's process has a value of its own: one that is started again is another.
 
 mod choice;
+mod event;
 mod face;
 pub mod keys;
 mod known;
 mod planted;
+mod take;
 mod tally;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use choice::Count;
-pub use face::{
-    Change, Config, Entry, Event, Input, Leader, Output, Role, Slave, SteppedDown, Transacted, Transaction,
-    View,
-};
-use keys::{Base, HEIRS_MAX, Heir, Record, Report, write_leader};
+pub use event::{Event, SteppedDown};
+pub use face::{Change, Config, Entry, Input, Leader, Output, Role, Slave, Transacted, Transaction, View};
+use keys::Report;
 pub use keys::{Holds, Key};
 use known::Known;
 use planted::{Rule, planted};
+use take::{FOUND_AFTER, LOSSY_AFTER, SAY_AFTER, SETTLE, SETTLE_UNCONFIRMED};
 use tally::Tally;
 
 use super::contact::Contact;
-use super::keys::FORMER_MAX;
 use super::lease::{Lease, PAUSE};
 use super::{Life, MARGIN};
 use crate::etf::Pid;
 
 /// Behind a transaction that another was faster than.
 const PAUSE_LOST: Duration = Duration::from_millis(30);
-/// A round waits so long for more reports than are needed: a more advanced one may come, with writes that were not confirmed.
-const SETTLE: Duration = Duration::from_millis(300);
-/// The same where nothing is confirmed, so that none are needed.
-const SETTLE_UNCONFIRMED: Duration = Duration::from_secs(1);
-/// A round that may lose something waits so long for enough reports.
-const LOSSY_AFTER: Duration = Duration::from_secs(5);
-/// People are told of what a round waits for after this.
-const SAY_AFTER: Duration = Duration::from_secs(2);
-/// A store without data waits so long to be the first primary: one with data may be there.
-const FOUND_AFTER: Duration = Duration::from_secs(2);
 /// A store that could not be promoted leaves it to others for so long.
 const UNFIT: Duration = Duration::from_secs(10);
 /// A primary that ends waits so long for its slaves to have everything.
@@ -264,7 +253,8 @@ impl Succession {
         let round = self.round.iter().flat_map(|round| {
             let is_recorded = round.after > 0;
             let found = (!is_recorded).then_some(FOUND_AFTER);
-            let waits = [SETTLE, SETTLE_UNCONFIRMED, LOSSY_AFTER, SAY_AFTER].map(|wait| is_recorded.then_some(wait));
+            let waits =
+                [SETTLE, SETTLE_UNCONFIRMED, LOSSY_AFTER, SAY_AFTER].map(|wait| is_recorded.then_some(wait));
             waits.into_iter().chain([found]).flatten().map(|wait| round.began + wait)
         });
         let leaving = if let Phase::Leaving { until } = self.phase { Some(until) } else { None };
@@ -320,8 +310,7 @@ impl Succession {
     }
 
     fn transacted(&mut self, asked: u64, answer: Transacted, now: Instant) {
-        let Some(transaction) = self.under_way.take_if(|under_way| under_way.question == asked)
-        else {
+        let Some(transaction) = self.under_way.take_if(|under_way| under_way.question == asked) else {
             return;
         };
         self.not_before = None;
@@ -483,7 +472,8 @@ impl Succession {
     /// Seals the store against primaries that are gone, and begins a round or ends it.
     fn keep_sealed(&mut self, now: Instant) {
         let Some(known) = &self.known else { return };
-        let is_choosing = self.phase == Phase::Apart && known.leader.is_none() && !known.record.is_unreadable();
+        let is_choosing =
+            self.phase == Phase::Apart && known.leader.is_none() && !known.record.is_unreadable();
         let after = known.fence();
         let goes_on = self.round.as_ref().is_some_and(|round| is_choosing && round.after == after);
         if goes_on {
@@ -526,12 +516,7 @@ impl Succession {
         }
     }
 
-    fn begin(
-        &mut self,
-        compare: Vec<(Key, i64)>,
-        puts: Vec<(Key, Vec<u8>, i64)>,
-        deletes: Vec<Key>,
-    ) {
+    fn begin(&mut self, compare: Vec<(Key, i64)>, puts: Vec<(Key, Vec<u8>, i64)>, deletes: Vec<Key>) {
         let question = self.next_question();
         let compare = if planted(Rule::Compared) { Vec::new() } else { compare };
         let transaction = Transaction { question, compare, puts, deletes };
@@ -563,7 +548,6 @@ impl Succession {
         key.lease == 0
             || pid.node == self.config.me.node && !is_own
             || is_own && self.unfit_until.is_some()
-            || self.is_forced && !is_own
             || is_gone()
     }
 
@@ -584,117 +568,6 @@ impl Succession {
         let key = Key::Report(Arc::clone(&self.config.me.node));
         self.begin(Vec::new(), vec![(key, report.write(), lease)], Vec::new());
         true
-    }
-
-    /// Takes the key, where this node is to be the next primary.
-    fn take(&mut self, lease: i64, now: Instant) -> bool {
-        let (Some(known), Some(round)) = (&self.known, &self.round) else { return false };
-        let Some((holds, term)) = round.sealed.filter(|_| self.unfit_until.is_none()) else { return false };
-        let waited = now.duration_since(round.began);
-        let (record, event) = match &known.record.record {
-            None => {
-                let founds = match holds {
-                    Holds::Own { .. } => true,
-                    Holds::Nothing => waited >= FOUND_AFTER,
-                    // Its primary is somewhere.
-                    Holds::Copy { .. } | Holds::Other => false,
-                };
-                if !(founds && self.config.founds || self.is_forced) {
-                    return false;
-                }
-                (self.record_anew(None, term), None)
-            }
-            Some(record) => {
-                let count = choice::count(record, known);
-                match self.is_chosen(record, holds, &count, waited) {
-                    Chosen::No => return false,
-                    Chosen::Waits => {
-                        self.say_waits(&count, waited);
-                        return false;
-                    }
-                    Chosen::Surely => (self.record_next(record, term), None),
-                    Chosen::Anew => (self.record_anew(Some(record), term), Some(Event::BeginsAnew)),
-                    Chosen::Lossy => {
-                        let Count { counted, needed, .. } = count;
-                        (self.record_anew(Some(record), term), Some(Event::MayHaveLost { counted, needed }))
-                    }
-                }
-            }
-        };
-        let compare = vec![(Key::Leader, 0), (Key::Record, known.record.mod_revision)];
-        let puts = vec![
-            // First, as the watch tells in this order.
-            (Key::Leader, write_leader(&self.config.me, record.fence), lease),
-            (Key::Record, record.write(), 0),
-        ];
-        self.manner = event.map(|event| (record.fence, event));
-        self.begin(compare, puts, Vec::new());
-        true
-    }
-
-    fn is_chosen(&self, record: &Record, holds: Holds, count: &Count, waited: Duration) -> Chosen {
-        if holds == (Holds::Own { fence: record.fence }) {
-            return Chosen::Surely;
-        }
-        if self.is_forced {
-            return Chosen::Lossy;
-        }
-        // The report of an earlier process of this node may be there still.
-        let has_reported = self.own_report().is_some_and(|own| own.sealed == Some((record.fence, holds)));
-        let is_me =
-            |node: &Option<Arc<str>>| has_reported && node.as_ref() == Some(&self.config.me.node);
-        let settle = if record.base.confirm == 0 { SETTLE_UNCONFIRMED } else { SETTLE };
-        let is_settled = waited >= settle || record.base.confirm > 0 && count.are_all_here;
-        let needed = if record.base.confirm == 0 { 1 } else { count.needed };
-        if count.best.is_some() && (count.is_complete || count.counted >= needed || record.base.confirm == 0) {
-            return if is_settled && is_me(&count.best) { Chosen::Surely } else { Chosen::No };
-        }
-        if count.anew.is_some() {
-            return if is_settled && is_me(&count.anew) { Chosen::Anew } else { Chosen::No };
-        }
-        if self.config.is_lossy && waited >= LOSSY_AFTER && is_me(&count.lossy) {
-            return Chosen::Lossy;
-        }
-        Chosen::Waits
-    }
-
-    /// What etcd has of this process, as far as is known.
-    fn own_report(&self) -> Option<&Report> {
-        let key = self.known.as_ref()?.reports.get(&self.config.me.node)?;
-        Some(&key.report).filter(|report| report.pid == self.config.me)
-    }
-
-    fn say_waits(&mut self, count: &Count, waited: Duration) {
-        let Some(round) = self.round.as_mut().filter(|round| waited >= SAY_AFTER && !round.is_said) else { return };
-        round.is_said = true;
-        let Count { counted, needed, ref missing, .. } = *count;
-        self.log(Event::Waits { counted, needed, missing: missing.clone() });
-    }
-
-    /// The record of this node as the next primary, which has all that was confirmed.
-    fn record_next(&self, record: &Record, term: u64) -> Record {
-        let node = Arc::clone(&self.config.me.node);
-        let fence = record.fence.max(term).saturating_add(1);
-        let mut heirs = record.heirs.clone();
-        heirs.push(Heir { fence, node: Arc::clone(&node) });
-        heirs.drain(..heirs.len().saturating_sub(HEIRS_MAX));
-        let former = self.former(Some(record));
-        Record { fence, node, base: record.base.clone(), heirs, former }
-    }
-
-    /// The same where nothing that was is to be kept.
-    fn record_anew(&self, record: Option<&Record>, term: u64) -> Record {
-        let node = Arc::clone(&self.config.me.node);
-        let fence = record.map_or(0, |record| record.fence).max(term).saturating_add(1);
-        let confirm = self.config.confirm;
-        let base = Base { fence, confirm, node: Arc::clone(&node), members: Vec::new() };
-        Record { fence, node, base, heirs: Vec::new(), former: self.former(record) }
-    }
-
-    fn former(&self, record: Option<&Record>) -> Vec<Life> {
-        let me = Life::of(&self.config.me);
-        let others = record.iter().flat_map(|record| &record.former).filter(|life| **life != me).cloned();
-        std::iter::once(me.clone()).chain(others).take(FORMER_MAX).collect()
     }
 
     /// Looks after the connection to the node of another that leads.
@@ -768,20 +641,6 @@ impl Succession {
         self.questions += 1;
         self.questions
     }
-}
-
-/// Whether a node is to be the next primary.
-enum Chosen {
-    /// Another is, or it is too early.
-    No,
-    /// More reports are needed.
-    Waits,
-    /// It has each confirmed write.
-    Surely,
-    /// All have nothing.
-    Anew,
-    /// Something may be lost.
-    Lossy,
 }
 
 #[cfg(test)]

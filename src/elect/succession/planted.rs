@@ -21,8 +21,6 @@ pub(crate) enum Rule {
     RecordedCounts,
     /// A slave that is dropped from the record is not needed for any write that was confirmed.
     DroppedIsNotNeeded,
-    /// While it is not known whether a slave is dropped from the record, it does not count.
-    DroppedDoesNotCount,
     /// The key is taken where nothing has changed since that was looked at.
     Compared,
     /// A copy of a primary that an election does not know counts for nothing.
@@ -32,7 +30,7 @@ pub(crate) enum Rule {
 impl Rule {
     /// All of them.
     #[cfg(test)]
-    pub(crate) const ALL: [Self; 11] = [
+    pub(crate) const ALL: [Self; 10] = [
         Self::SealFirst,
         Self::EmptyIsNothing,
         Self::EnoughReports,
@@ -41,7 +39,6 @@ impl Rule {
         Self::MostAdvanced,
         Self::RecordedCounts,
         Self::DroppedIsNotNeeded,
-        Self::DroppedDoesNotCount,
         Self::Compared,
         Self::KnownCopies,
     ];

@@ -79,9 +79,7 @@ impl Tally {
     /// Those that count, where that has changed.
     pub(super) fn counting(&mut self, record: &Record) -> Option<Vec<Arc<str>>> {
         let mut counting: Vec<_> = self.members(record).unwrap_or_default().to_vec();
-        if let Some(dropping) = &self.dropping
-            && !planted(Rule::DroppedDoesNotCount)
-        {
+        if let Some(dropping) = &self.dropping {
             counting.retain(|node| !dropping.nodes.contains(node));
         }
         if planted(Rule::RecordedCounts) {
@@ -145,7 +143,11 @@ impl Tally {
 
     fn drop_some(&mut self, record: &Record, members: &[Arc<str>], now: Instant) -> Option<Record> {
         let is_back = |dropping: &mut Dropping| {
-            !dropping.was_tried && dropping.nodes.iter().any(|node| self.slaves.iter().any(|slave| slave.is_in_step && slave.node == *node))
+            !dropping.was_tried
+                && dropping
+                    .nodes
+                    .iter()
+                    .any(|node| self.slaves.iter().any(|slave| slave.is_in_step && slave.node == *node))
         };
         self.dropping.take_if(is_back);
         if self.dropping.is_none() {
@@ -165,12 +167,13 @@ impl Tally {
         };
         let dropping = self.dropping.as_mut()?;
         let others = others(dropping);
-        // Each write that those may have confirmed is with enough of the others.
+        // Each write that these may have confirmed is with enough of the others.
         let has = |node: &Arc<str>, seq: u64| {
             self.slaves.iter().any(|slave| slave.node == *node && slave.confirmed >= seq)
         };
         let seq = if planted(Rule::DroppedIsNotNeeded) { Some(0) } else { dropping.seq };
-        let is_safe = seq.is_some_and(|seq| others.iter().filter(|node| has(node, seq)).count() >= self.confirm);
+        let is_safe =
+            seq.is_some_and(|seq| others.iter().filter(|node| has(node, seq)).count() >= self.confirm);
         if !is_safe {
             return None;
         }

@@ -1,8 +1,11 @@
 //! A succession alone, told what happens; [`world`] has several, with stores.
 
+mod checks;
 mod etcd;
+mod faults;
 mod node;
 mod shell;
+mod wires;
 mod world;
 
 use super::*;
@@ -39,12 +42,19 @@ fn whatever_happens_nothing_confirmed_is_lost_and_one_is_the_primary_in_the_end(
 fn each_rule_that_is_broken_is_noticed() {
     let seeds = from_environment("KVNODE_SIMULATION_SEEDS", 3_000);
     let mut unnoticed = Vec::new();
-    for rule in planted::Rule::ALL.into_iter().filter(|rule| std::env::var("KVNODE_RULE").map_or(true, |name| format!("{rule:?}").contains(&name))) {
+    for rule in planted::Rule::ALL
+        .into_iter()
+        .filter(|rule| std::env::var("KVNODE_RULE").map_or(true, |name| format!("{rule:?}").contains(&name)))
+    {
         planted::plant(Some(rule));
-        let noticed = (0..seeds).find_map(|seed| Some((seed, std::panic::catch_unwind(|| run(seed)).unwrap_or(Err("panic".into())).err()?)));
+        let noticed = (0..seeds).find_map(|seed| {
+            Some((seed, std::panic::catch_unwind(|| run(seed)).unwrap_or(Err("panic".into())).err()?))
+        });
         planted::plant(None);
         match noticed {
-            Some((seed, wrong)) => println!("{rule:?}: seed {seed}: {:.150}", wrong.lines().next().unwrap_or_default()),
+            Some((seed, wrong)) => {
+                println!("{rule:?}: seed {seed}: {:.150}", wrong.lines().next().unwrap_or_default())
+            }
             None => unnoticed.push(rule),
         }
     }

@@ -1,6 +1,8 @@
 //! Copies: the marks that begin and end one, its number, and how it comes to be in the store.
 
-use super::{CopyMark, Event, Following, InPlace, NotKept, Output, Role, Settled, Staging, Sync, Ticket, Upstream};
+use super::{
+    CopyMark, Event, Following, InPlace, NotKept, Output, Role, Settled, Staging, Sync, Ticket, Upstream,
+};
 use crate::replica::planted::{Rule, planted};
 
 impl Upstream {

@@ -319,7 +319,9 @@ impl Upstream {
             return self.reply(why);
         }
         self.durable.position = Some(position);
-        if let Some(settled) = self.durable.settled.as_mut().filter(|settled| settled.term == self.durable.term) {
+        if let Some(settled) =
+            self.durable.settled.as_mut().filter(|settled| settled.term == self.durable.term)
+        {
             settled.applied = applied;
         }
         self.kept = kept(&self.durable);

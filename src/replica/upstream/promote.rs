@@ -54,7 +54,10 @@ impl Upstream {
         if let Some(why) = self.unpromotable() {
             return self.reply(Answer::Error(why));
         }
-        self.promote_in(self.durable.term.saturating_add(u64::from(!planted(Rule::TermOfPromotion))), reports);
+        self.promote_in(
+            self.durable.term.saturating_add(u64::from(!planted(Rule::TermOfPromotion))),
+            reports,
+        );
     }
 
     /// An election has chosen the store: that has weighed what it holds.

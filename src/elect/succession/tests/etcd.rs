@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use crate::elect::succession::keys::{Record, read_leader};
+use crate::elect::succession::keys::{Base, Record, read_leader};
 use crate::elect::succession::{Change, Entry, Key, Transacted, Transaction};
 
 /// How long a lease lasts that is not renewed.
@@ -21,6 +21,8 @@ pub(super) struct Etcd {
     /// What was wrong with a transaction.
     pub(super) wrong: Option<String>,
     grants: i64,
+    /// Times that a record has lost members.
+    pub(super) drops: u64,
 }
 
 impl Etcd {
@@ -76,7 +78,8 @@ impl Etcd {
         if puts.iter().any(|(_, _, lease)| *lease != 0 && !self.leases.contains_key(lease)) {
             return Transacted::Failed;
         }
-        let is_at = |(key, was): &(Key, i64)| self.keys.get(key).map_or(0, |entry| entry.mod_revision) == *was;
+        let is_at =
+            |(key, was): &(Key, i64)| self.keys.get(key).map_or(0, |entry| entry.mod_revision) == *was;
         if !compare.iter().all(is_at) {
             return Transacted::Lost;
         }
@@ -95,6 +98,11 @@ impl Etcd {
             if *key == Key::Record {
                 let record = Record::read(value).expect("a record");
                 assert_eq!(record.write(), *value, "it is read as it is written");
+                let before = self.record().map(|record| record.base);
+                let is_less = |before: &Base| {
+                    before.fence == record.base.fence && before.members.len() > record.base.members.len()
+                };
+                self.drops += u64::from(before.as_ref().is_some_and(is_less));
             }
             let entry = Entry { key: key.clone(), value: value.clone(), mod_revision, lease: *lease };
             self.keys.insert(key.clone(), entry.clone());

@@ -7,11 +7,13 @@ use super::world::{Item, Message, World};
 use crate::elect::succession::Input;
 use crate::etf::{OwnedTerm, Pid, TermView, Traits, encode};
 use crate::replica::downstream::{
-    Answer as DownAnswer, Input as DownInput, Output as DownOutput, PartRead, Siblings, Standpoint, Whereabouts,
+    Answer as DownAnswer, Input as DownInput, Output as DownOutput, PartRead, Siblings, Standpoint,
+    Whereabouts,
 };
 use crate::replica::upstream::{Answer, Around, Asked, Greeting, Input as UpInput, Output as UpOutput, Take};
 use crate::replica::{
-    Acknowledge, CopyMark, Dialect, GreetingAnswer, KnownSlave, Pushed, Refusal, ReplicaWrite, Said, SlaveName,
+    Acknowledge, CopyMark, Dialect, GreetingAnswer, KnownSlave, Pushed, Refusal, ReplicaWrite, Said,
+    SlaveName,
 };
 
 /// What asks a slave: the node, its slave's number there.
@@ -167,9 +169,8 @@ impl World {
             }
             Item::Bye { session } => _ = self.up(node, UpInput::Bye { session }, None),
             Item::Left { session } => {
-                let is_in = |down: &super::node::Down| {
-                    down.machine.dialect() == Some(Dialect::Kvnode { session })
-                };
+                let is_in =
+                    |down: &super::node::Down| down.machine.dialect() == Some(Dialect::Kvnode { session });
                 for index in 0..self.nodes[node].downs.len() {
                     if is_in(&self.nodes[node].downs[index]) {
                         self.down(node, index, DownInput::Renew);
@@ -359,9 +360,9 @@ impl World {
                     sessions.into_iter().for_each(|session| self.link(node, to, Item::Bye { session }));
                     continue;
                 }
-                DownOutput::AskKind { .. }
-                | DownOutput::ReadKeys { .. }
-                | DownOutput::Drop { .. } => unreachable!("{output:?}"),
+                DownOutput::AskKind { .. } | DownOutput::ReadKeys { .. } | DownOutput::Drop { .. } => {
+                    unreachable!("{output:?}")
+                }
                 DownOutput::Forget { .. }
                 | DownOutput::CopyOthers
                 | DownOutput::Moved
@@ -383,13 +384,20 @@ impl World {
             let name = self.name(to);
             let down = &mut self.nodes[node].downs[index];
             let mut messages = Vec::new();
-            let taken = down.machine.take(&name, now, |_| true, |_, message| {
-                messages.push(message.to_vec());
-                messages.len() < 16
-            });
+            let taken = down.machine.take(
+                &name,
+                now,
+                |_| true,
+                |_, message| {
+                    messages.push(message.to_vec());
+                    messages.len() < 16
+                },
+            );
             let number = down.number;
             messages.into_iter().for_each(|message| self.link(node, to, Item::Cast(message)));
-            if let (Acknowledge::Now(mark), Some((_, Dialect::Kvnode { session }))) = (taken.acknowledge, taken.at) {
+            if let (Acknowledge::Now(mark), Some((_, Dialect::Kvnode { session }))) =
+                (taken.acknowledge, taken.at)
+            {
                 let asker = Asker { node: me, number, mark };
                 self.link(node, to, Item::Ask { session, seq, asker });
             }

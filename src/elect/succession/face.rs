@@ -104,8 +104,8 @@ pub enum Input {
         /// Else the store is not fit to be the primary now.
         is_done: bool,
     },
-    /// How the store's slaves stand, whenever that has changed, and once behind each [`Output::Count`]. Of no matter where it does
-    /// not lead.
+    /// How the store's slaves stand, whenever that has changed, and once behind each [`Output::Count`] and [`Output::StepDown`]. Of no
+    /// matter where it does not lead, nor is leaving.
     Slaves {
         /// The number of the store's last write.
         seq: u64,

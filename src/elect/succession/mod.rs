@@ -349,6 +349,7 @@ impl Succession {
             Phase::Leaving { .. } | Phase::Over => {}
             Phase::Promoting { .. } | Phase::Leading { .. } => {
                 self.step_down(SteppedDown::Leaves);
+                self.tally.forget();
                 self.enter(Phase::Leaving { until: now + HANDOVER });
             }
             Phase::Apart => self.end(),
@@ -498,9 +499,6 @@ impl Succession {
     /// Begins the next transaction, where one is to be.
     fn transact(&mut self, now: Instant) {
         let Some(lease) = self.lease.lasting(now) else { return };
-        if self.outranked > self.known.as_ref().map_or(u64::MAX, Known::fence) && self.depose(|_| true) {
-            return;
-        }
         if self.depose(|of| of.is_free(lease)) || self.take(lease, now) || self.report(lease) {
             return;
         }
@@ -538,16 +536,17 @@ impl Succession {
     /// Whether the primary's key is nobody's that is there.
     fn is_free(&self, lease: i64) -> bool {
         let Some(key) = self.known.as_ref().and_then(|known| known.leader.as_ref()) else { return false };
-        let Some(Leader { pid, .. }) = &key.leader else { return key.lease == 0 };
+        let Some(Leader { pid, fence }) = &key.leader else { return key.lease == 0 };
         let is_own = *pid == self.config.me && key.lease == lease;
         let is_gone = || {
             let contact = self.contact.as_ref().filter(|contact| contact.is_with(&Life::of(pid)));
             contact.is_some_and(|contact| contact.is_gone(key.mod_revision))
         };
-        // This node's with another lease, or an earlier process's of this node; or this one's, which could not be promoted.
+        // This node's with another lease, or an earlier process's of this node; or this one's, which could not be promoted, or where
+        // another store leads by a person's hand.
         key.lease == 0
             || pid.node == self.config.me.node && !is_own
-            || is_own && self.unfit_until.is_some()
+            || is_own && (self.unfit_until.is_some() || self.outranked > *fence)
             || is_gone()
     }
 

@@ -61,10 +61,16 @@ impl Tally {
         }
     }
 
-    /// Whether all slaves that are in step have everything, and there are some.
+    /// How the slaves stand is told anew.
+    pub(super) fn forget(&mut self) {
+        self.seq = u64::MAX;
+        self.slaves.clear();
+    }
+
+    /// Whether all slaves that are in step have everything.
     pub(super) fn has_handed_over(&self) -> bool {
-        let mut in_step = self.slaves.iter().filter(|slave| slave.is_in_step).peekable();
-        in_step.peek().is_some() && in_step.all(|slave| slave.confirmed >= self.seq)
+        let mut in_step = self.slaves.iter().filter(|slave| slave.is_in_step);
+        self.seq < u64::MAX && in_step.all(|slave| slave.confirmed >= self.seq)
     }
 
     fn is_in_step(&self, node: &str) -> bool {

@@ -30,6 +30,7 @@
 //! [`applied`](PrimaryView::applied) is never ahead of the store: it goes on when the store is done with everything before.
 
 mod copies;
+mod elected;
 mod event;
 mod face;
 mod following;
@@ -395,48 +396,6 @@ impl Upstream {
         self.persist();
         self.log(Event::Removed);
         self.outputs.push_back(Output::RenewAll);
-    }
-
-    /// Elections choose the primary: one below this term is followed no more.
-    fn seal(&mut self, floor: u64) {
-        self.raise_floor(floor);
-        if self.is_sealed()
-            && let Role::Following(following) = &mut self.role
-        {
-            // As if its connection were lost: it may greet again, with a term that is not below.
-            following.lose();
-        }
-    }
-
-    fn raise_floor(&mut self, floor: u64) {
-        let known = self.floor.filter(|floor| *floor != u64::MAX);
-        self.floor = known.max(Some(floor));
-    }
-
-    /// Whether the primary that it follows, or followed last, is below the term from which on one is followed.
-    fn is_sealed(&self) -> bool {
-        let term = self.following().map(|following| following.primary.lineage.term);
-        term.is_some_and(|term| self.is_below_floor(term))
-    }
-
-    fn is_below_floor(&self, term: u64) -> bool {
-        self.floor.is_some_and(|floor| term < floor)
-    }
-
-    /// What the store has of the primary that has brought it up to date last; and whether nothing that came behind that is there in
-    /// part. Known where elections choose the primary.
-    pub fn settled(&self) -> Option<(Settled, bool)> {
-        let settled = self.durable.settled?;
-        let is_whole = !self.durable.is_partial;
-        Some(match &self.role {
-            Role::Following(following) if following.primary.lineage.term == settled.term => {
-                let is_whole = is_whole && following.is_caught_up() && following.write_error.is_none();
-                // What is kept may be ahead of what the store is done with.
-                (Settled { applied: following.applied, ..settled }, is_whole)
-            }
-            Role::Following(_) => (settled, false),
-            Role::Alone | Role::Orphan => (settled, is_whole),
-        })
     }
 
     /// Something was not kept.

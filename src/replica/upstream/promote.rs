@@ -60,13 +60,7 @@ impl Upstream {
         );
     }
 
-    /// An election has chosen the store: that has weighed what it holds.
-    pub(super) fn chosen(&mut self, term: u64) {
-        self.raise_floor(term);
-        self.promote_in(term.max(self.durable.term), true);
-    }
-
-    fn promote_in(&mut self, term: u64, reports: bool) {
+    pub(super) fn promote_in(&mut self, term: u64, reports: bool) {
         let lacks = Lacks::of(self.following(), self.durable.is_partial);
         let lag = self.following().map_or(0, Following::lag);
         let former = match std::mem::replace(&mut self.role, Role::Alone) {

@@ -1,4 +1,5 @@
 mod copies;
+mod elected;
 mod promotion;
 
 use super::*;

@@ -105,7 +105,7 @@ pub(super) enum Event {
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Next {
+pub(super) enum Next {
     Event((Instant, u64)),
     Wakes(usize),
     LeaseEnds,
@@ -125,6 +125,14 @@ pub(super) struct Counts {
 }
 
 impl Counts {
+    /// Whether everything has come up.
+    pub(super) fn check(&self, seeds: u64) {
+        assert!(self.leads > 4 * seeds && self.confirmed > 100 * seeds, "{self:?}");
+        assert!(self.anew > 0 && self.lossy > 0 && self.forced > 0 && self.drops > 0, "{self:?}");
+        // Where memory is lost, as much as such a world loses.
+        assert!(self.forced < seeds / 5, "{self:?}");
+    }
+
     pub(super) const fn add(&mut self, other: Self) {
         self.leads += other.leads;
         self.confirmed += other.confirmed;
@@ -445,6 +453,7 @@ impl World {
                     let its = &mut self.nodes[node];
                     its.waiting.clear();
                     its.counting.clear();
+                    its.told = None;
                 }
                 Output::LedBy(_) => {}
                 Output::Dial { question, node: to } => self.dial(node, question, &to),

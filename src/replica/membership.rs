@@ -61,7 +61,7 @@ pub struct Position {
 pub struct Settled {
     /// The term of the primary.
     pub term: u64,
-    /// The number of its last write that is here.
+    /// The number of its last write that is here; [`u64::MAX`]: the store was that primary.
     pub applied: u64,
 }
 

@@ -67,16 +67,16 @@ pub(super) fn count(record: &Record, known: &Known) -> Count {
     };
     let all: Vec<(&Arc<str>, Holds)> =
         known.reports.keys().filter_map(|node| Some((node, reported(node)?))).collect();
-    let mut ranked: Vec<(Rank, &Arc<str>, Holds)> =
-        all.iter().filter_map(|(node, holds)| Some((rank(record, *holds)?, *node, *holds))).collect();
-    ranked.sort_unstable_by(|a, b| (a.0, a.1).cmp(&(b.0, b.1)));
+    let mut ranked: Vec<(Rank, &Arc<str>)> =
+        all.iter().filter_map(|(node, holds)| Some((rank(record, *holds)?, *node))).collect();
+    ranked.sort_unstable();
     if planted(Rule::MostAdvanced) {
         ranked.reverse();
     }
     let best = ranked.last();
-    let is_own = |holds: Holds| matches!(holds, Holds::Own { .. });
-    let is_complete = best.is_some_and(|(rank, _, holds)| rank.heir > 0 || is_own(*holds));
-    let counts = |node: &Arc<str>| ranked.iter().any(|(_, ranked, _)| *ranked == node);
+    // An heir has all that the base has confirmed, and so has a store that was the base itself.
+    let is_complete = best.is_some_and(|(rank, ..)| rank.heir > 0 || rank.applied == u64::MAX);
+    let counts = |node: &Arc<str>| ranked.iter().any(|(_, ranked)| *ranked == node);
     let counted = base.members.iter().filter(|node| counts(node)).count();
     let missing = base.members.iter().filter(|node| !counts(node));
     let missing: Vec<_> = missing.map(|node| (Arc::clone(node), reported(node))).collect();
@@ -101,7 +101,7 @@ pub(super) fn count(record: &Record, known: &Known) -> Count {
     Count {
         counted,
         needed: needed(base.members.len(), base.confirm),
-        best: best.map(|(_, node, _)| Arc::clone(node)),
+        best: best.map(|(_, node)| Arc::clone(node)),
         is_complete,
         are_all_here: base.members.iter().all(|node| reported(node).is_some()),
         anew: is_anew.then(|| all.first().map(|(node, _)| Arc::clone(node))).flatten(),

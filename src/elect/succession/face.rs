@@ -56,7 +56,7 @@ pub struct Slave {
     pub node: Arc<str>,
     /// It has every write up to this one, of those that this life of the store has numbered.
     pub confirmed: u64,
-    /// It is streamed to and lacks nothing but what is on its way: its last answer said that it has everything before it.
+    /// It lacks nothing but what is on its way: [`Downstream::is_whole`](crate::replica::Downstream::is_whole).
     pub is_in_step: bool,
 }
 

@@ -83,7 +83,7 @@ pub enum Holds {
     Copy {
         /// The primary's fence.
         fence: u64,
-        /// All of its writes up to this one are there.
+        /// All of its writes up to this one are there; [`u64::MAX`]: all that it ever had, as this store was it.
         applied: u64,
         /// Nothing of later ones is there in part.
         is_whole: bool,

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::Succession;
 use super::choice::{self, Count};
 use super::event::Event;
 use super::keys::{Base, HEIRS_MAX, Heir, Holds, Key, Record, Report, write_leader};
-use super::{Phase, Succession};
 use crate::elect::Life;
 use crate::elect::keys::FORMER_MAX;
 

@@ -63,6 +63,11 @@ impl Downstream {
         }
     }
 
+    /// Whether it has acknowledged, since it was greeted last, that it has everything, and was sent each write since.
+    pub fn is_whole(&self) -> bool {
+        matches!(&self.phase, Phase::Streaming { stream, repair: None, .. } if stream.is_whole())
+    }
+
     /// How it is spoken to, since it was followed last; `None`: it never was, and what it is, is not known.
     pub fn dialect(&self) -> Option<Dialect> {
         self.known.as_ref().map(|known| known.dialect)

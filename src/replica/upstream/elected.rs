@@ -46,6 +46,17 @@ impl Upstream {
         })
     }
 
+    /// Another session is about to count: what is known of the last one stays as far as the store is done with that. A store that led
+    /// has all that it had itself.
+    pub(super) fn settle_before_another(&mut self) {
+        let led = matches!(self.role, Role::Alone) && self.is_owner() && self.floor.is_some();
+        self.durable.settled = if led {
+            Some(Settled { term: self.durable.term, applied: u64::MAX })
+        } else {
+            self.settled().map(|(settled, _)| settled)
+        };
+    }
+
     /// An election has chosen the store: that has weighed what it holds.
     pub(super) fn chosen(&mut self, term: u64) {
         self.raise_floor(term);

@@ -120,8 +120,7 @@ impl Upstream {
     }
 
     fn follow(&mut self, greeting: Greeting, change: &Change, around: Around) {
-        // As far as it is done with, before another session counts.
-        self.durable.settled = self.settled().map(|(settled, _)| settled);
+        self.settle_before_another();
         let (pid, session) = (greeting.pid.clone(), greeting.session);
         let (names, slaves) = (greeting.names.clone(), greeting.slaves.clone());
         let incarnation = greeting.lineage.incarnation();

@@ -63,15 +63,13 @@ impl World {
         if self.leader().is_some() {
             return;
         }
-        let can_be_sure = self.nodes.iter().all(|its| its.is_on_disk)
-            && !self.tale.iter().any(|line| line.ends_with(" 0 pairs"));
-        if can_be_sure {
-            return self.fail("no primary, and all data is there".to_owned());
-        }
-        // An election that waits says how many reports it waits for.
-        let round = self.nodes[0].succession.view().round;
-        if round.is_none_or(|(counted, needed)| counted >= needed) {
-            return self.fail(format!("no primary, and an election that could be: {round:?}"));
+        // Only where the last primary that has confirmed has lost its data, and so have as many slaves as a confirmed write is with.
+        let base = self.etcd.record().expect("there was a primary").base;
+        let has_lost = |node: &Arc<str>| self.nodes[self.node_of(node)].lost_at > Some(self.base_at.1);
+        let lost = base.members.iter().filter(|node| has_lost(node)).count();
+        if !has_lost(&base.node) || lost < base.confirm.max(1) as usize {
+            let lost = (has_lost(&base.node), lost);
+            return self.fail(format!("no primary, where enough have their data: {base:?} {lost:?}"));
         }
         self.is_forced = true;
         self.counts.forced += 1;

@@ -8,9 +8,7 @@ use std::time::{Duration, Instant};
 use crate::elect::succession::{Slave, Succession};
 use crate::etf::{Pid, Traits};
 use crate::replica::downstream::{Chance, Downstream, Input as DownInput, Search};
-use crate::replica::{
-    Lineage, Membership, Present, PresentValue, SlaveName, Source, SourceRead, Standing, Upstream,
-};
+use crate::replica::{Lineage, Membership, Present, PresentValue, SlaveName, Source, SourceRead, Upstream};
 
 /// The keys of a store, each with the number of the write that put it.
 pub(super) type Data = BTreeMap<Box<[u8]>, u64>;
@@ -52,7 +50,13 @@ pub(super) struct Node {
     pub(super) upstream: Upstream,
     pub(super) data: Data,
     pub(super) aside: Data,
+    /// A copy is put aside, or comes into the store itself.
+    pub(super) puts_aside: bool,
+    /// The copies that have brought the keys, where these have come into the store itself.
+    pub(super) brought: BTreeMap<Box<[u8]>, u32>,
     pub(super) seq: u64,
+    /// When it has lost data last.
+    pub(super) lost_at: Option<Instant>,
     /// What is kept of the store.
     pub(super) membership: Membership,
     pub(super) downs: Vec<Down>,
@@ -76,8 +80,7 @@ impl Node {
     pub(super) fn slaves(&self, name: impl Fn(usize) -> Arc<str>) -> Vec<Slave> {
         let slave = |down: &Down| {
             let confirmed = down.machine.confirmed();
-            let is_in_step =
-                matches!(down.machine.standing(), Standing::InStep { lag } if lag == 0 || confirmed > 0);
+            let is_in_step = down.machine.is_whole();
             Slave { node: name(down.node), confirmed, is_in_step }
         };
         self.downs.iter().map(slave).collect()

@@ -101,10 +101,21 @@ impl World {
                     _ = self.up(node, UpInput::CopyIsIn { copy }, None);
                 }
                 UpOutput::Reply(answer) => reply = Some(answer),
-                UpOutput::PutOff
-                | UpOutput::ConfirmPutOff(_)
-                | UpOutput::ReplyPutOff(_)
-                | UpOutput::DeleteRest { .. } => unreachable!("all copies are put aside"),
+                UpOutput::DeleteRest { copy, .. } => {
+                    let its = &mut self.nodes[node];
+                    let is_rest = |key: &&Box<[u8]>| its.brought.get(*key) != Some(&copy);
+                    let rest: Vec<_> = its.data.keys().filter(is_rest).cloned().collect();
+                    for key in rest {
+                        if let Some(ticket) = its.upstream.take_rest(copy) {
+                            its.data.remove(&key);
+                            its.upstream.stored(ticket, Ok(()));
+                        }
+                    }
+                    _ = self.up(node, UpInput::CopyIsIn { copy }, None);
+                }
+                UpOutput::PutOff | UpOutput::ConfirmPutOff(_) | UpOutput::ReplyPutOff(_) => {
+                    unreachable!("the rest is deleted at once")
+                }
             }
         }
         reply
@@ -206,6 +217,7 @@ impl World {
             match its.upstream.take(session, seq) {
                 Take::Nowhere => {}
                 Take::Store(ticket) | Take::Exporting(ticket) => {
+                    its.brought.insert(key.clone(), its.upstream.copy());
                     its.data.insert(key, revision);
                     its.upstream.stored(ticket, Ok(()));
                 }
@@ -228,7 +240,8 @@ impl World {
             if mark == CopyMark::Begin && its.upstream.is_in(session) {
                 its.aside.clear();
             }
-            _ = self.up(node, UpInput::Mark { session, seq, mark, can_put_aside: true }, None);
+            let can_put_aside = its.puts_aside;
+            _ = self.up(node, UpInput::Mark { session, seq, mark, can_put_aside }, None);
         } else {
             unreachable!("{request:?}");
         }

@@ -75,6 +75,10 @@ impl World {
             }
             Request::Transact(transaction) => {
                 let answer = self.etcd.transact(transaction);
+                if let Some(record) = self.etcd.record().filter(|record| record.base.fence != self.base_at.0)
+                {
+                    self.base_at = (record.base.fence, now);
+                }
                 let keys = transaction.puts.iter().map(|(key, ..)| key).chain(&transaction.deletes);
                 let keys: Vec<_> = keys.filter(|key| !matches!(key, Key::Report(_))).collect();
                 if !keys.is_empty() {

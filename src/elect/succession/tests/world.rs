@@ -168,6 +168,8 @@ pub(super) struct World {
     pub(super) confirmed: BTreeSet<u64>,
     pub(super) is_forced: bool,
     pub(super) last_led: Instant,
+    /// When a primary has recorded itself as the base last.
+    pub(super) base_at: (u64, Instant),
     pub(super) tale: Vec<String>,
     pub(super) wrong: Option<String>,
     pub(super) counts: Counts,
@@ -239,6 +241,7 @@ impl World {
             confirmed: BTreeSet::new(),
             is_forced: false,
             last_led: now,
+            base_at: (0, now),
             tale: Vec::new(),
             wrong: None,
             counts: Counts::default(),
@@ -254,6 +257,7 @@ impl World {
             let drift = world.random.below(8_000) as i64 - 4_000;
             let is_on_disk = kind == 0 || kind == 2 && world.random.below(2) == 0;
             let incarnation = world.random.next() >> 8;
+            let puts_aside = world.random.below(2) == 0;
             let config = world.config(node, &me);
             world.nodes.push(Node {
                 succession: Succession::new(config, now),
@@ -267,6 +271,9 @@ impl World {
                 upstream: Upstream::new(incarnation, Membership::default(), true),
                 data: Data::new(),
                 aside: Data::new(),
+                puts_aside,
+                brought: BTreeMap::new(),
+                lost_at: None,
                 seq: 0,
                 membership: Membership::default(),
                 downs: Vec::new(),

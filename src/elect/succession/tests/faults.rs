@@ -40,7 +40,7 @@ impl World {
         let config = self.config(node, &me);
         let its = &mut self.nodes[node];
         if !its.is_on_disk || is_wiped {
-            its.lost_at = its.lost_at.max(Some(self.now).filter(|_| !its.data.is_empty()));
+            its.lost_at = Some(self.now);
             its.data.clear();
             its.brought.clear();
             its.membership = Membership::default();

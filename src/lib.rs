@@ -84,7 +84,8 @@
 //! - [`node`]: the shell: sockets, tasks, clock; the builder, and servers with a mailbox.
 //! - [`handle`]: a store as its Rust callers see it, with the types of their keys and values.
 //! - `etcd`: a client of etcd, which knows nothing of the others. [`store`] uses it, in `store::etcd` alone.
-//! - `elect`: which of the processes of one store holds its names, as a value; `program` carries it out.
+//! - `elect`: which of the processes of one store holds its names, and which node of a replicated store is its primary
+//!   (`elect::succession`), as values; `program` carries it out.
 //! - [`program`]: the stores of a configuration on a node, with page, log, and what a service manager is told.
 //! - [`config`]: every limit, interval and default that a user may want otherwise.
 //! - [`cli`]: what a person types and reads.

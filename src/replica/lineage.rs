@@ -12,7 +12,7 @@ const PATH_MAX: usize = 64;
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Lineage {
     /// How many promotions led to it. A slave leaves its primary for one with a higher [`rank`](Self::rank), and takes
-    /// nothing from one with a lower.
+    /// nothing from one with a lower. Where elections choose the primary it is the fence of the one that was chosen.
     pub term: u64,
     /// The incarnation of the store whose promotion began the term; 0 before the first one. Two stores that were promoted
     /// apart from each other have the same term: of these, all agree on one.

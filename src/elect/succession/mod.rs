@@ -27,23 +27,27 @@
 //! is a member in the record: the primary counts a new one once the record has it, and none that it wants to drop before the record is
 //! written without it. Members are dropped when enough of the others have all that was confirmed so far.
 //!
-//! **No confirmed write is lost**, as long as a node has it that an election can see. The record's *base* says which incarnation has
-//! confirmed writes last, with which `c` and which `N` members. When the primary's key is gone a *round* begins, which is named by
+//! **No confirmed write is lost**, as long as a node has it that an election can see. The record's *base* says with which fence writes were
+//! confirmed last, with which `c` and which `N` members. When the primary's key is gone a *round* begins, which is named by
 //! the last fence `f`. A node that sees it is first sealed: its store acknowledges nothing any more to a primary whose fence is `f` or
-//! lower, nor takes its greeting. Then it reports what it holds. The key is taken by a transaction that compares the record, and that nobody has the key; so:
+//! lower, nor takes its greeting. Then it reports what it holds: all that the primary of some fence had once, with the number of that one's last
+//! write that is here ([`Settled`](crate::replica::Settled)). That stays what it was while another primary brings the store up to date, as
+//! what comes from there is newer, and becomes that one's when all has come. The key is taken by a transaction that compares the record, and that
+//! nobody has the key. So:
 //!
-//! 1. Of a confirmed write `c` members have acknowledged it, and of these at least one is among any `N - c + 1`. That one had the write before
-//!    it was sealed, so its report is not behind it. Copies of one incarnation are prefixes of its writes (with newer values here and
-//!    there), so the most advanced report has the write.
+//! 1. Of a write that the base has confirmed, `c` members have acknowledged it, and at least one of these is among any `N - c + 1`. That one had
+//!    the write before it was sealed, so its report is not behind it. Copies of one fence are prefixes of its writes (with newer values here
+//!    and there), so the most advanced of them has the write.
 //! 2. Once `N - c + 1` members are sealed, fewer than `c` are left: the former primary can confirm nothing more, whatever its
 //!    clock says. What it may still say `:ok` to was acknowledged before that.
 //! 3. The next primary has confirmed nothing until it has written itself as the base, with members that it has brought up to date. Until
 //!    then it is an *heir* of the base, and so are those after it: a node that was brought up to date by any of them has all that the
-//!    base has confirmed, alone. When the base itself leads again in the same life it may confirm at once, so it has no heirs from then on.
-//! 4. The primary with the record's incarnation has everything itself, and does not wait for reports: it may have lost nothing but its
-//!    lease, or, on disk, its process.
-//! 5. A node that has lost its data, or has a part of another's, has an incarnation that the record does not know, or none: it does not count. Its
-//!    report ends with its lease; where one that is out of date is still there it makes others more demanding, and takes nothing itself.
+//!    base has confirmed, and is enough alone. If no heir ever becomes the base, the next election is as if it had not been.
+//! 4. The primary with the record's fence has everything itself, and does not wait for reports: it may have lost nothing but its
+//!    lease, or, on disk, its process. A store that led with the base's fence, and has followed an heir since, is as good.
+//! 5. A node that has lost its data, or has never been brought up to date by a primary that the record knows, does not count. Its
+//!    report ends with its lease; one that is out of date makes others more demanding, and nobody takes the key by it: a process goes by
+//!    its own report alone. A store that is started again takes no primary's greeting before it has read the record.
 //!
 //! **Two primaries** do not confirm at once: by its own clock a primary leads no longer than its lease, less [`MARGIN`]; the key goes
 //! when the lease has ended, or when the node is surely gone ([`Candidate`](super::Candidate) says when that is). Where a person deletes the key, 2. holds still.

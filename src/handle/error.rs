@@ -62,6 +62,8 @@ pub enum Refusal {
     },
     /// It is a slave: writes, and linearizable reads, go to this primary.
     SlaveOf(ServerRef),
+    /// Its primary is elected, and there is none now, as far as the store knows: nothing is written.
+    NoPrimary,
     /// etcd keeps it: no write there waits for slaves (`confirm:`).
     KeptByEtcd,
     /// What is to be added to is no integer.
@@ -105,6 +107,7 @@ impl Refusal {
                 | Self::TooLarge(_)
                 | Self::Unconfirmed { .. }
                 | Self::SlaveOf(_)
+                | Self::NoPrimary
                 | Self::KeptByEtcd
         );
         is_of_write.then_some(known)
@@ -117,6 +120,7 @@ impl Refusal {
                 b"no_space" => Self::NoSpace,
                 b"unavailable" => Self::Unavailable,
                 b"unknown" => Self::Unknown,
+                b"no_primary" => Self::NoPrimary,
                 b"kept_by_etcd" => Self::KeptByEtcd,
                 b"not_an_integer" => Self::NotAnInteger,
                 b"unordered" => Self::Unordered,
@@ -157,6 +161,9 @@ impl fmt::Display for Refusal {
             }
             Self::SlaveOf(primary) => {
                 write!(f, "the store is a slave, which takes no writes and may lack what is newest: ask its primary, {primary}")
+            }
+            Self::NoPrimary => {
+                f.write_str("no primary of the store is elected now, as far as it knows: try it again")
             }
             Self::KeptByEtcd => f.write_str("etcd keeps the store, and no write there waits for slaves: ask without confirm"),
             Self::NotAnInteger => f.write_str("what is to be added to is no integer"),

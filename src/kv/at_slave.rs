@@ -159,10 +159,17 @@ impl<S: Store> KeyValueServer<S> {
         caller: &Caller<'_>,
         turn: &mut Turn<'_>,
     ) -> bool {
+        if self.is_elected_primary() {
+            return false;
+        }
         let known = self.upstream.with(|machine| {
             let primary = machine.primary()?;
             Some((primary.greeting.pid.clone(), primary.known_as(), primary.is_there))
         });
+        if self.is_elected() && known.as_ref().is_none_or(|(.., is_there)| !is_there) {
+            turn.reply(caller, |w| self.watch.refused(Reason::NoPrimary, w));
+            return true;
+        }
         let Some((pid, known_as, is_there)) = known else {
             let outputs = self.upstream.hand(Input::OwnWrite);
             self.carry_out(outputs, None, turn);

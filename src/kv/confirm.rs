@@ -8,6 +8,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use super::SlaveEntry;
+use super::election::Counting;
 use super::figures::StoreWatch;
 use super::follow::Settling;
 use super::order::Order;
@@ -18,6 +19,7 @@ use super::source::Reads;
 use super::watch::Watches;
 use crate::etf::Traits;
 use crate::process::{Dispatch, Effect, OwnedCaller, Turn, WakeRequest};
+use crate::replica::SlaveName;
 
 /// The time-out is counted in so many ticks: an answer is late by one tick at most.
 const TICKS: u32 = 20;
@@ -84,6 +86,8 @@ pub(super) struct Confirmations {
     pub(super) reads: Reads,
     /// Held while a slave's machine handles an answer from its process.
     pub(super) settling: Settling,
+    /// Which acknowledgements count, where an election decides that; unset: all.
+    pub(super) counting: OnceLock<Counting>,
     queue: Ranked<rank::Waiting, Queue>,
     dispatch: Arc<dyn Dispatch>,
     figures: OnceLock<Arc<StoreWatch>>,
@@ -99,6 +103,7 @@ impl Confirmations {
             watches: Arc::default(),
             reads: Reads::default(),
             settling: Settling::default(),
+            counting: OnceLock::new(),
             queue: Ranked::default(),
             dispatch,
             figures: OnceLock::new(),
@@ -124,10 +129,12 @@ impl Confirmations {
 
     /// How many slaves have a write.
     fn have(&self, wanted: Wanted) -> usize {
+        let counted = self.counting.get().map(Counting::slaves);
         // The thread may hold the list already, for a write.
         self.slaves
             .read_recursive()
             .iter()
+            .filter(|slave| counts(counted.as_deref(), slave))
             .filter(|slave| slave.machine().has(wanted.seq, wanted.traits))
             .count()
     }
@@ -209,6 +216,12 @@ impl Confirmations {
 
     /// A slave has acknowledged something.
     pub(super) fn acknowledged(&self) {
+        let counting = self.counting.get();
+        // Whoever is the primary by now may not have the write: it is answered as one that is not confirmed in time.
+        if counting.is_some_and(|counting| !counting.lasts()) {
+            return;
+        }
+        let counted = counting.map(Counting::slaves);
         let done = {
             let mut queue = self.queue.lock();
             if queue.waiting.is_empty() {
@@ -216,7 +229,8 @@ impl Confirmations {
             }
             let mut confirmed: Vec<(u64, Traits)> = {
                 let slaves = self.slaves.read_recursive();
-                slaves.iter().map(|slave| slave.machine().acknowledges()).collect()
+                let slaves = slaves.iter().filter(|slave| counts(counted.as_deref(), slave));
+                slaves.map(|slave| slave.machine().acknowledges()).collect()
             };
             confirmed.sort_unstable_by(|(a, _), (b, _)| b.cmp(a));
             let is_done = |Waiting { wanted, .. }: &Waiting| {
@@ -256,6 +270,11 @@ impl Confirmations {
     }
 }
 
+/// Whether a slave's acknowledgements count.
+fn counts(counted: Option<&[SlaveName]>, slave: &SlaveEntry) -> bool {
+    counted.is_none_or(|counted| counted.contains(slave.name()))
+}
+
 #[cfg(test)]
 mod tests {
     use parking_lot::Mutex;
@@ -263,6 +282,7 @@ mod tests {
     use super::*;
     use crate::distribution::Outbound;
     use crate::etf::{Cursor, Pid, Reference, encode};
+    use crate::kv::follow::tests::unfollowed;
     use crate::process::effect::EndedCall;
     use crate::process::{Caller, NoRoom, ProcessId};
 
@@ -305,6 +325,37 @@ mod tests {
         // The store was at it still.
         confirmations.wait(WANTED, caller());
         assert_eq!((*sent.0.lock(), confirmations.queue.lock().waiting.len()), (2, 0));
+    }
+
+    #[test]
+    fn in_an_election_those_that_count_confirm_alone_and_only_while_the_store_is_the_primary() {
+        let (sent, confirmations, caller) = expecting(4);
+        // Whoever was never found has the write with the number 0.
+        let wanted = Wanted { seq: 0, ..WANTED };
+        let [one, other] = ["a@h", "b@h"].map(|node| SlaveName::remote("kv", node));
+        confirmations.slaves.write().push(unfollowed(one.clone()));
+        _ = confirmations.counting.set(Counting::of_tests());
+        let counting = confirmations.counting.get().expect("it was set");
+        let waits = |wait: bool| {
+            if wait {
+                confirmations.wait(wanted, caller());
+            } else {
+                confirmations.acknowledged();
+            }
+            (confirmations.queue.lock().waiting.len(), *sent.0.lock())
+        };
+        assert_eq!(waits(true), (1, 0), "none counts, and it is not the primary");
+        counting.count_only([one.clone()]);
+        assert_eq!(waits(false), (1, 0), "it is not the primary");
+        counting.lead_for(Duration::from_secs(60));
+        assert_eq!(waits(false), (0, 1));
+        counting.count_only([other]);
+        assert_eq!(waits(true), (1, 1), "another counts");
+        assert_eq!(confirmations.have(wanted), 0);
+        counting.count_only([one]);
+        assert_eq!((waits(false), confirmations.have(wanted)), ((0, 2), 1));
+        counting.lead_for(Duration::ZERO);
+        assert_eq!(waits(true), (1, 2), "its lease is over");
     }
 
     #[test]

@@ -10,8 +10,8 @@ use std::sync::{Arc, Weak};
 use parking_lot::Mutex;
 
 use crate::etf::TermWriter;
-use crate::kv::SlaveEntry;
 use crate::kv::reason::{Reason, ReasonKind};
+use crate::kv::{ElectionFigures, SlaveEntry};
 use crate::replica::PrimaryStanding;
 use crate::replica::upstream::PrimaryView;
 use crate::store::{Keeper, StoreError};
@@ -90,6 +90,8 @@ pub trait StoreFigures: Send + Sync {
     fn watchers(&self) -> usize;
     /// The primary that it follows, where that is a kvnode.
     fn primary(&self) -> Option<PrimaryFigures>;
+    /// How the election of its primary stands; `None`: there is none.
+    fn election(&self) -> Option<ElectionFigures>;
 }
 
 /// Which of the processes that serve one store holds its names.

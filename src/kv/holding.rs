@@ -153,7 +153,9 @@ impl<S: Store> KeyValueServer<S> {
         caller: &Caller<'_>,
         turn: &mut Turn<'_>,
     ) -> bool {
-        if !self.holding.is_elsewhere() {
+        let is_elsewhere =
+            if self.is_elected() { !self.is_elected_primary() } else { self.holding.is_elsewhere() };
+        if !is_elsewhere {
             return false;
         }
         let holder = self.holding.holder.lock().clone();

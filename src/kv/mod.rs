@@ -20,7 +20,7 @@
 //! | `Order::held_back` | writes that wait for one with a lower number | they are put in or taken out |
 //! | `Watches::state` | the watchers, and the backlog that they read | a write is told of; a connection takes what there is for its watchers; a watch begins or ends |
 //! | `Reads::values`, `Reads::parts` | what was read for repairs | it is looked up; neither is taken under the other |
-//! | `KeyValueServer::dropped`, `offered`, `expiry`, `Holding::holder`, `UpstreamEntry::asker` | pairs that are kept elsewhere; holders of its names; whether keys that have ended are being removed; the process that holds the store; a primary that waits for an answer | they are kept, or looked up: no other is taken meanwhile |
+//! | `KeyValueServer::dropped`, `offered`, `expiry`, `Holding::holder`, `UpstreamEntry::asker`, `Counting::slaves`, `Election::figures` | pairs that are kept elsewhere; holders of its names; whether keys that have ended are being removed; the process that holds the store; a primary that waits for an answer; the slaves that an election counts; how that stands | they are kept, or looked up: no other is taken meanwhile |
 //!
 //! What the store itself locks comes after all of these, but for the last two rows: a store may show a value under a lock of its
 //! own, and what is shown is kept in these. A store's completion may run within the call that has asked for it, by the thread
@@ -37,6 +37,7 @@ mod clock;
 mod confirm;
 pub mod downstream;
 pub mod dropped;
+pub mod election;
 mod expiry;
 pub mod figures;
 pub mod follow;
@@ -64,6 +65,7 @@ mod write;
 pub use at_slave::{Forward, SlaveWrites};
 pub use downstream::{Downstreams, Polled, SlaveEntry};
 pub use dropped::NewFile;
+pub use election::{ElectedSlave, ElectionFigures, ElectionNews, ElectionState};
 pub use follow::{Follow, FollowSlave, Offer, SlaveAdded, Work};
 pub use functions::KeyValueFunctions;
 pub use request::{Cast, FromPrimary, Hello, Request};

@@ -82,6 +82,8 @@ reasons! {
         UnknownOption = "unknown_option",
         /// The store is a slave.
         SlaveOf = "slave_of",
+        /// An election decides which store is the primary: nobody promotes one by hand.
+        Elected = "elected",
         /// Something that is to be added is no integer.
         NotAnInteger = "not_an_integer",
         /// More of something than a bound allows.
@@ -142,6 +144,8 @@ reasons! {
         Unavailable = StoreError::Unavailable.code(),
         /// The machine that keeps the store has not said whether the write is done.
         Unknown = StoreError::Unknown.code(),
+        /// An election runs, and this store is not the primary, nor knows one that is there: nothing is written. To be asked again.
+        NoPrimary = "no_primary",
         /// Too few slaves have a write in time.
         Unconfirmed = "unconfirmed",
         /// The disk does not take what the store is to know after a restart.

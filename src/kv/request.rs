@@ -70,11 +70,13 @@ pub enum Request<'a> {
     Slaves,
     /// `:status`: how the store and its slaves are, as a map. Not of the Elixir servers.
     Status,
-    /// `{:promote}`: `:ok`, or `{:error, :not_a_slave}`. With `{:promote, report: true}` it is `{:ok, report}`. Not of the
-    /// Elixir servers.
+    /// `{:promote}`: `:ok`, or `{:error, :not_a_slave}`. With `{:promote, report: true}` it is `{:ok, report}`. Where an election
+    /// decides, `{:promote, force: true}` alone. Not of the Elixir servers.
     Promote {
         /// Whether the caller wants to know what it has done.
         reports: bool,
+        /// Also where an election decides.
+        is_forced: bool,
     },
     /// `{:replica_hello, …}`, from the primary of a kvnode: see [`crate::replica::dialect`].
     ReplicaHello {
@@ -189,7 +191,7 @@ impl<'a> Request<'a> {
             })
         },
         (2, b"backup") => Some(Self::Backup { path: term.tail_at(cursor) }),
-        (1, b"promote") => Some(Self::Promote { reports: false }),
+        (1, b"promote") => Some(Self::Promote { reports: false, is_forced: false }),
         (2, b"promote") => read_promote(term.tail_at(cursor)),
         (8, b"replica_hello") => Some(Self::ReplicaHello { hello: term }),
         (4, b"replica_ask") => {
@@ -254,15 +256,19 @@ fn revision_of(number: u64) -> Option<u64> {
 }
 
 fn read_promote(options: TermView<'_>) -> Option<Request<'_>> {
-    let mut reports = false;
+    let (mut reports, mut is_forced) = (false, false);
     for Keyword { name, word, value } in keywords(options).ok()? {
-        match word.as_bytes() {
-            b"report" if value.is_atom("true") || value.is_atom("false") => reports = value.is_atom("true"),
-            b"report" => return None,
+        let option = match word.as_bytes() {
+            b"report" => &mut reports,
+            b"force" => &mut is_forced,
             _ => return Some(Request::UnknownOption { option: name }),
+        };
+        *option = value.is_atom("true");
+        if !*option && !value.is_atom("false") {
+            return None;
         }
     }
-    Some(Request::Promote { reports })
+    Some(Request::Promote { reports, is_forced })
 }
 
 /// A cast: from a primary to its slave, or from a former slave to its primary.

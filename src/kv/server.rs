@@ -13,6 +13,7 @@ use ahash::AHashMap;
 use super::clock::Clock;
 use super::confirm::{Confirmations, Wanted};
 use super::dropped::{DroppedPairs, NewFile};
+use super::election::Election;
 use super::expiry::Expiry;
 use super::handed::Handed;
 use super::holding::Holding;
@@ -26,6 +27,7 @@ use super::write::{
 };
 use super::{Cast, Follow, Request, SlaveEntry, SlaveWrites, StateShape, state, status};
 use crate::etf::{Pid, TermError, TermView, TermWriter, key};
+use crate::kv::ElectionFigures;
 use crate::kv::figures::{HolderFigures, PrimaryFigures, Served, StoreFigures, StoreWatch};
 use crate::log::OnceFlag;
 use crate::process::{Caller, Dispatch, Effect, GenServer, Process, SkippedMessage, Turn};
@@ -61,6 +63,7 @@ pub struct KeyValueServer<S> {
     /// Held while what is to be kept of the store is written. It is not where it could not be read.
     pub(super) noting: Ranked<rank::Noting, Result<(), StoreError>>,
     pub(super) holding: Holding,
+    pub(super) election: Election,
     pub(super) slave_buffer_bytes_max: usize,
     /// Slaves that were added in this life.
     pub(super) slaves_added: AtomicU64,
@@ -115,6 +118,7 @@ impl<S: Store> KeyValueServer<S> {
             Err(error) => (Membership { copies: incarnation as u32, ..Membership::default() }, Err(error)),
         };
         let machine = Upstream::new(incarnation, kept, store.is_empty());
+        let election = Election::new(&follow);
         let server = Self {
             store,
             confirmations: Arc::new(Confirmations::new(Arc::clone(&dispatch))),
@@ -130,6 +134,7 @@ impl<S: Store> KeyValueServer<S> {
             offered: Arc::default(),
             noting: Ranked::new(noting),
             holding: Holding::default(),
+            election,
             slave_buffer_bytes_max,
             slaves_added: AtomicU64::new(0),
             confirm: ConfirmConfig::default(),
@@ -408,7 +413,7 @@ impl<S: Store> GenServer for KeyValueServer<S> {
             Some(Request::Put { key, value, options }) => {
                 self.watch.count(Served::Put);
                 let copy = self.upstream.copy();
-                if self.upstream.minds_writes() && self.write_at_slave(request, caller, turn) {
+                if self.upstream.gates_writes() && self.write_at_slave(request, caller, turn) {
                     return;
                 }
                 let stamp = Stamp { copy, revision: 0, deadline: self.clock.deadline(options.ttl) };
@@ -416,7 +421,7 @@ impl<S: Store> GenServer for KeyValueServer<S> {
             }
             Some(Request::Delete { key, confirm }) => {
                 self.watch.count(Served::Delete);
-                if self.upstream.minds_writes() && self.write_at_slave(request, caller, turn) {
+                if self.upstream.gates_writes() && self.write_at_slave(request, caller, turn) {
                     return;
                 }
                 self.call_write(Write::Delete { key }, confirm, caller, turn)
@@ -451,22 +456,33 @@ impl<S: Store> GenServer for KeyValueServer<S> {
             }
             Some(Request::Status) => {
                 self.watch.count(Served::Other);
-                let (slaves, node) = (self.slaves(), Arc::clone(&turn.me.pid.node));
+                let (slaves, election, node) =
+                    (self.slaves(), self.election(), Arc::clone(&turn.me.pid.node));
                 self.upstream.with(|machine| {
                     turn.reply(caller, |w| {
                         let watches = self.confirmations.watches.len();
                         let (store, figures, seq) = (&self.store, &*self.watch, Source::seq(self));
                         let (upstream, slaves) = (machine, &slaves[..]);
-                        let (holder, node) = (Self::holder(self), &*node);
-                        let of = status::Of { store, figures, watches, holder, node, upstream, seq, slaves };
+                        let (holder, node, election) = (Self::holder(self), &*node, election.as_ref());
+                        let of = status::Of {
+                            store,
+                            figures,
+                            watches,
+                            holder,
+                            node,
+                            upstream,
+                            seq,
+                            slaves,
+                            election,
+                        };
                         status::write(w, &of);
                     });
                 });
                 Ok(())
             }
-            Some(Request::Promote { reports }) => {
+            Some(Request::Promote { reports, is_forced }) => {
                 self.watch.count(Served::Other);
-                self.call_promote(reports, caller, turn);
+                self.call_promote(reports, is_forced, caller, turn);
                 Ok(())
             }
             // What slaves say to their primary is nobody's call.
@@ -495,10 +511,13 @@ impl<S: Store> GenServer for KeyValueServer<S> {
     fn handle_cast(&self, request: TermView<'_>, turn: &mut Turn<'_>) {
         let cast = Cast::read(request);
         if S::IS_SHARED && cast.is_some_and(|cast| cast.is_write()) {
-            return self.refuse_primary(turn);
+            return self.refuse_primary(Reason::KeptByEtcd, turn);
         }
         // A primary that numbers its writes has introduced itself.
         if matches!(cast, Some(Cast::ReplicatePut { .. } | Cast::ReplicateDelete { .. })) {
+            if self.is_elected() {
+                return self.refuse_primary(Reason::Elected, turn);
+            }
             self.watch.replicated_from(turn.peer);
         }
         let done = match cast {
@@ -577,8 +596,8 @@ impl<S: Store> GenServer for KeyValueServer<S> {
     }
 
     fn global_name_taken(&self, me: &Process, name: &str, holder: &Pid) {
-        // What several processes have is nobody's slave.
-        if !S::IS_SHARED {
+        // What several processes have is nobody's slave, and an election's slave is found by others.
+        if !S::IS_SHARED && !self.is_elected() {
             self.offer(me, name, holder);
         }
     }
@@ -622,6 +641,10 @@ impl<S: Store> StoreFigures for KeyValueServer<S> {
 
     fn primary(&self) -> Option<PrimaryFigures> {
         self.upstream.with(|machine| machine.primary().map(|primary| primary.into()))
+    }
+
+    fn election(&self) -> Option<ElectionFigures> {
+        Self::election(self)
     }
 }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::SlaveEntry;
+use super::election::{self, ElectionFigures};
 use super::figures::{HolderFigures, StoreWatch};
 use super::reason::Reason;
 use crate::etf::text::{InspectLimits, inspect};
@@ -28,19 +29,22 @@ pub(super) struct Of<'a, S> {
     /// The number of the last write.
     pub seq: u64,
     pub slaves: &'a [Arc<SlaveEntry>],
+    /// How the election of the primary stands; `None`: there is none.
+    pub election: Option<&'a ElectionFigures>,
 }
 
 /// Writes `%{role: r, entries: n, bytes: n, incarnation: n, term: n, seq: n, primary: p, slaves: [%{name: s, state: s,
 /// stale_keys: b, withheld: n, withheld_keys: [text], kind: k, since: t, error: e}], deadlines: n, expired: n, watches: n,
 /// not_done: %{reason => n}, engine: e}`, and of a store in etcd `etcd_state: s, etcd_revision: n, etcd_behind: n, etcd_heard_ms: n,
-/// etcd_leader: url, etcd_file_bytes: n, etcd_used_bytes: n, etcd_members: [{url, m}]` with it, and where several processes serve it `holder: node`. `withheld` is how many keys have a value
+/// etcd_leader: url, etcd_file_bytes: n, etcd_used_bytes: n, etcd_members: [{url, m}]` with it, where several processes serve it `holder: node`, and of a store whose primary
+/// is elected `election: %{state: s, fence: n, primary: node, round: {counted, needed}, since: t, counted: [node], elections: n}`. `withheld` is how many keys have a value
 /// that the slave's OTP cannot decode, and which it is therefore not sent. `seq` is the number of the last write; `since` is
 /// when a slave's state began, as `System.system_time(:millisecond)`; `kind` and `stale_keys` are `nil` for a slave that was never
 /// found. A store that a kvnode has made its slave is a `:slave`, also where it has slaves itself; else one with
 /// slaves is a `:primary`, and one without is whatever others make of it, `:single`: an Elixir primary does not tell a
 /// slave that it is one.
 pub(super) fn write<S: Store>(w: &mut TermWriter<'_>, of: &Of<'_, S>) {
-    let &Of { store, figures, watches, upstream, seq, slaves, .. } = of;
+    let &Of { store, figures, watches, upstream, seq, slaves, election, .. } = of;
     let primary = upstream.primary();
     let role = match primary {
         Some(_) => "slave",
@@ -49,8 +53,8 @@ pub(super) fn write<S: Store>(w: &mut TermWriter<'_>, of: &Of<'_, S>) {
     };
     let keeper = store.keeper();
     let more = if matches!(keeper, Keeper::Etcd(_)) { ETCD_FIELDS } else { 0 };
-    let holds = usize::from(of.holder.is_some());
-    w.map(13 + more + holds).atom("role").atom(role);
+    let more = more + usize::from(of.holder.is_some()) + usize::from(election.is_some());
+    w.map(13 + more).atom("role").atom(role);
     w.atom("entries").unsigned(store.len() as u64).atom("bytes").unsigned(store.bytes());
     w.atom("incarnation").unsigned(upstream.incarnation()).atom("term").unsigned(upstream.durable().term);
     w.atom("seq").unsigned(seq).atom("primary");
@@ -72,6 +76,10 @@ pub(super) fn write<S: Store>(w: &mut TermWriter<'_>, of: &Of<'_, S>) {
     }
     if let Some(holder) = &of.holder {
         w.atom("holder").atom(holder.node(of.node).unwrap_or("nil"));
+    }
+    if let Some(figures) = election {
+        w.atom("election");
+        election::write(w, figures);
     }
 }
 
@@ -216,6 +224,7 @@ mod tests {
             upstream: &upstream,
             seq: 1,
             slaves,
+            election: None,
         };
         let status = encode(|w| write(w, &of));
         let whole = InspectLimits { text_bytes_max: usize::MAX };

@@ -148,7 +148,7 @@ impl<S: Store> KeyValueServer<S> {
         turn: &mut Turn<'_>,
     ) -> Result<(), TermError> {
         let copy = self.upstream.copy();
-        if self.upstream.minds_writes() && self.write_at_slave(request, caller, turn) {
+        if self.upstream.gates_writes() && self.write_at_slave(request, caller, turn) {
             return Ok(());
         }
         let confirm = options.confirm.unwrap_or(self.confirm.slaves) as usize;

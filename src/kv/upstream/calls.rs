@@ -14,7 +14,7 @@ use crate::kv::slaves::{TooManySlaves, is_own};
 use crate::process::{Caller, Effect, GlobalRegistration, OwnedCaller, ProcessId, Turn};
 use crate::replica::planted::{Rule, planted};
 use crate::replica::upstream::{Around, Asked, Greeting, Input, Output};
-use crate::replica::{Dialect, KnownSlave, SlaveState, downstream};
+use crate::replica::{Dialect, KnownSlave, Refusal, SlaveState, downstream};
 use crate::store::revision::LEAP;
 use crate::store::{Done, Store};
 
@@ -27,7 +27,11 @@ impl<S: Store> KeyValueServer<S> {
         let Some((greeting, clock)) = read_greeting(hello, caller) else {
             return refuse(&"no greeting of a primary", caller, &self.watch, turn);
         };
-        let session = greeting.session;
+        if self.is_elected() && !self.election.is_sealed() {
+            // It asks again, and by then it may be known who is the primary.
+            return turn.reply(caller, |w| _ = w.tuple(2).atom("error").atom(Refusal::Superseded.code()));
+        }
+        let (session, term) = (greeting.session, greeting.lineage.term);
         let (at, slaves) = (greeting.pid.clone(), self.slaves());
         let incarnation = Some(greeting.lineage.incarnation());
         let own = turn.registry.global_names();
@@ -45,6 +49,7 @@ impl<S: Store> KeyValueServer<S> {
             let ahead = self.clock.now().cast_signed().saturating_sub(clock.cast_signed());
             self.upstream.ahead.store(ahead, Ordering::Relaxed);
             self.keep_numbers_apart(0);
+            self.follows_elected(term);
         }
         self.carry_out(outputs, Some(caller), turn);
     }
@@ -69,18 +74,30 @@ impl<S: Store> KeyValueServer<S> {
     }
 
     /// `{:promote}`: the slave takes the place of its primary, with the other slaves and the global names.
-    pub(in crate::kv) fn call_promote(&self, reports: bool, caller: &Caller<'_>, turn: &mut Turn<'_>) {
+    pub(in crate::kv) fn call_promote(
+        &self,
+        reports: bool,
+        is_forced: bool,
+        caller: &Caller<'_>,
+        turn: &mut Turn<'_>,
+    ) {
         if S::IS_SHARED {
             return turn.reply(caller, |w| self.watch.refused(Reason::KeptByEtcd, w));
         }
-        if self.upstream.with(|machine| machine.unpromotable()).is_none() {
+        let promotion = match self.promotion(is_forced, caller, turn) {
+            Some(Some(term)) => Input::Lead { term },
+            Some(None) => Input::Promote { reports },
+            None => return,
+        };
+        let is_chosen = matches!(promotion, Input::Lead { .. });
+        if is_chosen || self.upstream.with(|machine| machine.unpromotable()).is_none() {
             // Before callers may write to the primary that this store becomes: the former one may have given numbers to writes that did not
             // come here. It is kept with the promotion.
             self.in_order_of_writes(|| {
                 self.store().raise_revision(self.store().revision().saturating_add(LEAP));
             });
         }
-        let outputs = self.hand_alone(Input::Promote { reports });
+        let outputs = self.hand_alone(promotion);
         self.keep_numbers_apart(0);
         // What has ended was its primary's to delete.
         self.expiry.hurry();
@@ -89,13 +106,16 @@ impl<S: Store> KeyValueServer<S> {
 
     /// A write of a primary to a store that follows none. Nobody waits for an answer.
     #[cold]
-    pub(in crate::kv) fn refuse_primary(&self, turn: &Turn<'_>) {
-        self.watch.count_not_done(Reason::KeptByEtcd);
+    pub(in crate::kv) fn refuse_primary(&self, why: Reason, turn: &Turn<'_>) {
+        self.watch.count_not_done(why);
         if self.primary_said.first() {
-            tracing::warn!(
-                store = ?turn.me, peer = turn.peer,
-                "replicated writes are refused: the store is kept by etcd, and follows no primary"
-            );
+            let why = match why {
+                Reason::Elected => {
+                    "an election decides whose writes it takes, and this primary is none of its stores"
+                }
+                _ => "the store is kept by etcd, and follows no primary",
+            };
+            tracing::warn!(store = ?turn.me, peer = turn.peer, "replicated writes are refused: {why}");
         }
     }
 
@@ -109,7 +129,7 @@ impl<S: Store> KeyValueServer<S> {
     }
 
     /// Hands an input in that changes whose writes are taken: not between a write's being taken and its being with the store.
-    pub(super) fn hand_alone(&self, input: Input) -> Vec<Output> {
+    pub(in crate::kv) fn hand_alone(&self, input: Input) -> Vec<Output> {
         let _turns = self.turns.lock();
         self.upstream.hand(input)
     }

@@ -7,7 +7,7 @@ mod in_place;
 mod said;
 mod writes;
 
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU32, Ordering};
 use std::sync::{Arc, Weak};
 
 use super::Work;
@@ -22,6 +22,13 @@ use crate::replica::upstream::{Answer, Changed, Input, NotKept, Output, Upstream
 use crate::replica::{Refusal, downstream};
 use crate::store::{Store, StoreError};
 
+/// No election runs.
+const NO_ELECTION: u8 = 0;
+/// One runs, and the store is not the primary.
+const NO_PRIMARY: u8 = 1;
+/// It is the primary, while its lease lasts.
+const PRIMARY: u8 = 2;
+
 /// The machine of a store, with what is beside it.
 pub(super) struct UpstreamEntry<S> {
     machine: Ranked<rank::Upstream, Upstream>,
@@ -31,6 +38,8 @@ pub(super) struct UpstreamEntry<S> {
     asker: Ranked<rank::Alone, Option<OwnedCaller>>,
     /// As the machine says, for writes of callers to look at.
     minds_writes: AtomicBool,
+    /// What an election makes of the store.
+    elected: AtomicU8,
     /// Likewise, for all writes.
     copy: AtomicU32,
     /// By so much this store's clock is ahead of its primary's, in milliseconds.
@@ -41,6 +50,7 @@ impl<S: Store> UpstreamEntry<S> {
     pub(super) const fn new(machine: Upstream) -> Self {
         Self {
             minds_writes: AtomicBool::new(machine.minds_writes()),
+            elected: AtomicU8::new(NO_ELECTION),
             copy: AtomicU32::new(0),
             ahead: AtomicI64::new(0),
             machine: Ranked::new(machine),
@@ -55,9 +65,21 @@ impl<S: Store> UpstreamEntry<S> {
         with(&mut self.machine.lock())
     }
 
-    /// Whether a caller's write is of matter to the machine.
+    /// An election decides from now on, and has the store be the primary or not.
+    pub(super) fn elect(&self, is_primary: bool) {
+        self.elected.store(if is_primary { PRIMARY } else { NO_PRIMARY }, Ordering::Release);
+    }
+
+    /// Whether a caller's write is to be looked at before it is taken: it is of matter to the machine, or to an election.
+    #[inline]
+    pub(super) fn gates_writes(&self) -> bool {
+        self.minds_writes() || self.elected.load(Ordering::Relaxed) != NO_ELECTION
+    }
+
+    /// Whether a caller's write is of matter to the machine; or an election has not made the store the primary.
+    #[inline]
     pub(super) fn minds_writes(&self) -> bool {
-        self.minds_writes.load(Ordering::Relaxed)
+        self.minds_writes.load(Ordering::Relaxed) || self.elected.load(Ordering::Relaxed) == NO_PRIMARY
     }
 
     /// The number that a write carries ([`Upstream::copy`]). To be asked for before it is seen whether the write
@@ -119,7 +141,7 @@ impl<S: Store> UpstreamEntry<S> {
 
 /// The store's process.
 #[derive(Clone)]
-struct Me {
+pub(super) struct Me {
     id: ProcessId,
     pid: Pid,
 }
@@ -127,6 +149,11 @@ struct Me {
 impl Me {
     fn of(turn: &Turn<'_>) -> Self {
         Self { id: turn.me.id, pid: turn.me.pid.clone() }
+    }
+
+    /// The process with this pid.
+    pub(super) fn at(pid: &Pid) -> Self {
+        Self { id: ProcessId::of(pid), pid: pid.clone() }
     }
 }
 
@@ -211,6 +238,8 @@ impl<S: Store> KeyValueServer<S> {
                 Output::RenewAll => {
                     self.slaves().iter().for_each(|slave| slave.tell(downstream::Input::Renew))
                 }
+                // Global names are the elected primary's.
+                Output::ClaimName(_) | Output::ReleaseNames(_) if self.is_elected() => {}
                 Output::ClaimName(name) => self.take_name(&name, turn),
                 Output::ReleaseNames(names) => self.give_up_names(&names, turn),
                 Output::Confirm(asked) => {
@@ -241,6 +270,20 @@ impl<S: Store> KeyValueServer<S> {
         // Each is told all names and all other slaves when it is greeted, which may be at once.
         for slave in added {
             self.follow_slave(slave, &turn.me.pid, None);
+        }
+    }
+
+    /// Does what the machine wants done of what no caller has asked for: see [`election`](super::election).
+    pub(super) fn carry_out_alone(&self, outputs: Vec<Output>, me: &Me) {
+        for output in outputs {
+            match output {
+                Output::Persist { changed, then: None } => self.persist(changed, me),
+                Output::Leave { primary, session } => self.leave(&primary, session),
+                Output::GiveUp => self.confirmations.give_up(),
+                Output::ReplyPutOff(answer) => self.upstream.answer_asker(&answer, &*self.dispatch),
+                Output::Log(event) => said::log(&event, Some(&me.id)),
+                other => left_undone(&other),
+            }
         }
     }
 

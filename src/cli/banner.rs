@@ -28,6 +28,7 @@ pub(super) fn text(
     kind: NameKind,
     connect: &[NodeAt],
     etcd: Option<&EtcdConfig>,
+    elect: Option<&EtcdConfig>,
     cookie: &CookieOrigin,
     tls: Option<&str>,
     started: &Started,
@@ -48,6 +49,9 @@ pub(super) fn text(
     ];
     if let Some(etcd) = etcd {
         rows.push(("etcd", format!("{}, below {}", etcd.endpoints.join(", "), etcd.prefix)));
+    }
+    if let Some(etcd) = elect {
+        rows.push(("elects", format!("the primary by {}, below {}", etcd.endpoints.join(", "), etcd.prefix)));
     }
     for (store, pid) in stores {
         let pid = pid.as_ref().map_or_else(|| "is not loaded yet".to_owned(), |pid| format!("{pid:?}"));
@@ -167,6 +171,7 @@ mod tests {
             NameKind::Short,
             &peers,
             Some(&EtcdConfig::new(["http://a:1", "http://b:2"])),
+            Some(&EtcdConfig::new(["http://c:3"])),
             &CookieOrigin::Given(Origin::Flag("cookie".into())),
             None,
             &started,
@@ -177,6 +182,7 @@ mod tests {
             "epmd      127.0.0.1:4369 (was running)\n",
             "cookie    from --cookie\n",
             "etcd      http://a:1, http://b:2, below kvnode\n",
+            "elects    the primary by http://c:3, below kvnode\n",
             "store     {:global, :slave1} and KeyValueStore #PID<",
             "store     :two #PID<",
             "connects  to master@h\n",
@@ -194,7 +200,7 @@ mod tests {
         let mut started = started("a@10.0.0.1", &[(&["kv"], &[])]);
         started.stores[0].1 = None;
         let cookie = CookieOrigin::Given(Origin::Flag("cookie".into()));
-        let text = text(NameKind::Long, &[], None, &cookie, None, &started);
+        let text = text(NameKind::Long, &[], None, None, &cookie, None, &started);
         assert!(text.contains("store     {:global, :kv} is not loaded yet\n"), "{text}");
     }
 
@@ -202,7 +208,7 @@ mod tests {
     fn without_epmd_an_iex_of_this_machine_does_not_listen() {
         let started = Started { epmd: None, ..started("slave1@10.0.0.1", &[]) };
         let cookie = CookieOrigin::Given(Origin::Flag("cookie".into()));
-        let text = text(NameKind::Long, &[], None, &cookie, Some("-proto_dist inet_tls"), &started);
+        let text = text(NameKind::Long, &[], None, None, &cookie, Some("-proto_dist inet_tls"), &started);
         for part in [
             "epmd      none: all nodes at port 40000\n",
             "--erl \"-start_epmd false -erl_epmd_port 40000 -dist_listen false -proto_dist inet_tls\"\n",
@@ -215,7 +221,7 @@ mod tests {
     fn a_store_with_a_local_name_is_called_at_its_node() {
         let started = started("master@10.0.0.1", &[(&[], &["Elixir.KeyValueStore"])]);
         let cookie = CookieOrigin::File { path: "/home/u/.erlang.cookie".into(), created: true };
-        let text = text(NameKind::Long, &[], None, &cookie, Some("-proto_dist inet_tls"), &started);
+        let text = text(NameKind::Long, &[], None, None, &cookie, Some("-proto_dist inet_tls"), &started);
         for part in [
             "cookie    from /home/u/.erlang.cookie, made just now",
             "$ iex --name iex@10.0.0.1 --erl \"-proto_dist inet_tls\"\n",

@@ -1,4 +1,4 @@
-//! `--engine`: where a node keeps its stores, and the flags of an etcd that keeps them.
+//! `--engine`: where a node keeps its stores, and the flags of an etcd that keeps them, or by which the primary of others is elected (`--elect`).
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -7,12 +7,18 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 
 use super::{CliError, span};
-use crate::program::{Consistency, EtcdConfig, EtcdUser};
+use crate::program::{Consistency, ElectConfig, EtcdConfig, EtcdUser};
 
 /// The variable with the password of `--etcd-user`: no flag has it, as others on the machine see the list of processes.
 pub(super) const PASSWORD_VARIABLE: &str = "KVNODE_ETCD_PASSWORD";
 /// Bytes of a file with a password, its line's end with them.
 const PASSWORD_BYTES_MAX: u64 = 4096;
+
+/// The flags that name members of an etcd. (A name that begins with a capital: each of them stays beside the other where they come from several places,
+/// so that it can be said that they exclude each other.)
+pub(super) const MEMBERS: &str = "Members";
+/// What a member's URL begins with, for people; it is `http://`, or `https://` where the CAs are given.
+const ETCD: &str = "etcd://";
 
 /// Where stores are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -43,6 +49,14 @@ pub(super) struct EngineArgs {
     engine: Option<EngineName>,
     #[command(flatten)]
     etcd: EtcdArgs,
+    /// The members of an etcd by which the primary of the first store is elected, where stores are in memory or on disk, as in
+    /// etcd://a:2379,etcd://b:2379; repeatable. When the primary is gone the most advanced of its slaves takes its place
+    #[arg(long, value_name = "URL[,URL]", value_delimiter = ',', help_heading = "etcd", group = MEMBERS)]
+    elect: Vec<String>,
+    /// An election takes the most advanced slave that is there, and does not wait for as many as must have reported for each confirmed
+    /// write (--confirm) to be among theirs: such writes may be lost then
+    #[arg(long, requires = "elect", help_heading = "etcd")]
+    elect_lossy: bool,
     /// How new the answers of reads are that say nothing of it: session (what this node has, which is never older than what the
     /// caller wrote or read here before) or linearizable (what any kvnode of the store has answered; each read waits for etcd)
     /// [default: session]
@@ -87,13 +101,13 @@ pub(super) fn compact_shown(keep: Option<Duration>) -> String {
 pub(super) struct EtcdArgs {
     /// The members of the etcd that keeps the stores, as in http://a:2379,http://b:2379; repeatable. A global name is one store
     /// for all kvnodes of one etcd and prefix
-    #[arg(long, value_name = "URL[,URL]", value_delimiter = ',', help_heading = "etcd")]
+    #[arg(long, value_name = "URL[,URL]", value_delimiter = ',', help_heading = "etcd", group = MEMBERS)]
     etcd: Vec<String>,
     /// What all keys of the stores begin with in etcd [default: kvnode]
-    #[arg(long, value_name = "TEXT", requires = "etcd", help_heading = "etcd")]
+    #[arg(long, value_name = "TEXT", requires = MEMBERS, help_heading = "etcd")]
     etcd_prefix: Option<String>,
     /// The certificates of the CAs that sign those of etcd's members (PEM); https:// needs them
-    #[arg(long, value_name = "FILE", requires = "etcd", help_heading = "etcd")]
+    #[arg(long, value_name = "FILE", requires = MEMBERS, help_heading = "etcd")]
     etcd_ca: Option<PathBuf>,
     /// The own certificate (PEM), for an etcd that asks its clients for one
     #[arg(long, value_name = "FILE", requires = "etcd_ca", help_heading = "etcd")]
@@ -102,7 +116,7 @@ pub(super) struct EtcdArgs {
     #[arg(long, value_name = "FILE", requires = "etcd_cert", help_heading = "etcd")]
     etcd_key: Option<PathBuf>,
     /// A user of etcd's authentication. The password stands in --etcd-password-file or in KVNODE_ETCD_PASSWORD
-    #[arg(long, value_name = "NAME", requires = "etcd", help_heading = "etcd")]
+    #[arg(long, value_name = "NAME", requires = MEMBERS, help_heading = "etcd")]
     etcd_user: Option<String>,
     /// A file whose first line is that user's password
     #[arg(long, value_name = "FILE", requires = "etcd_user", help_heading = "etcd")]
@@ -122,7 +136,8 @@ impl EngineArgs {
                 "--engine etcd: its members are missing; give them by --etcd, as in --etcd http://127.0.0.1:2379"
             }
             EngineName::Memory | EngineName::Disk if self.etcd.is_given() => {
-                "--etcd: stores are kept there with --engine etcd alone; say that too, or leave --etcd out"
+                "--etcd: stores are kept there with --engine etcd alone; say that too, or leave --etcd out (to have the primary of \
+                 other stores elected, --elect names the members)"
             }
             EngineName::Memory if has_folder => {
                 "--data-dir: stores are kept there with --engine disk, and --engine is memory; leave one of the two out"
@@ -146,6 +161,30 @@ impl EngineArgs {
         };
         Ok(EtcdConfig { compact, reads: self.etcd_reads.unwrap_or_default(), ..etcd })
     }
+
+    /// How the primary is elected; `None`: it is not.
+    ///
+    /// # Errors
+    /// As of [`EtcdArgs::etcd`].
+    pub(super) fn elect(&self) -> Result<Option<ElectConfig>, CliError> {
+        if self.elect.is_empty() {
+            return Ok(None);
+        }
+        let scheme = if self.etcd.etcd_ca.is_some() { "https" } else { "http" };
+        let member = |typed: &String| match typed.split_once("://") {
+            Some(("http" | "https", _)) => Ok(typed.clone()),
+            None | Some(("etcd", _)) => {
+                let at = typed.strip_prefix(ETCD).unwrap_or(typed);
+                Ok(format!("{scheme}://{at}"))
+            }
+            Some(_) => Err(CliError::usage(format!(
+                "--elect {typed}: the members of an etcd are named so: --elect etcd://127.0.0.1:2379"
+            ))),
+        };
+        let members: Vec<String> = self.elect.iter().map(member).collect::<Result<_, _>>()?;
+        let etcd = self.etcd.etcd_at("--elect", &members)?;
+        Ok(Some(ElectConfig { etcd, is_lossy: self.elect_lossy }))
+    }
 }
 
 impl EtcdArgs {
@@ -159,10 +198,14 @@ impl EtcdArgs {
     /// # Errors
     /// Something is missing, or the file of the password cannot be used.
     pub(super) fn etcd(&self) -> Result<EtcdConfig, CliError> {
-        let no_ca = self.etcd.iter().find(|url| url.starts_with("https://") && self.etcd_ca.is_none());
+        self.etcd_at("--etcd", &self.etcd)
+    }
+
+    fn etcd_at(&self, flag: &str, members: &[String]) -> Result<EtcdConfig, CliError> {
+        let no_ca = members.iter().find(|url| url.starts_with("https://") && self.etcd_ca.is_none());
         if let Some(url) = no_ca {
             return Err(CliError::usage(format!(
-                "--etcd {url}: the certificates of the CAs that sign its members' are missing; give them by --etcd-ca"
+                "{flag} {url}: the certificates of the CAs that sign its members' are missing; give them by --etcd-ca"
             )));
         }
         if self.etcd_prefix.as_deref() == Some("") {
@@ -178,7 +221,7 @@ impl EtcdArgs {
             cert: self.etcd_cert.clone(),
             key: self.etcd_key.clone(),
             user,
-            ..EtcdConfig::new(self.etcd.iter().cloned())
+            ..EtcdConfig::new(members.iter().cloned())
         })
     }
 

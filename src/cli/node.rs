@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::{ArgGroup, ArgMatches, Args, Command};
 
 use super::banner::{self, CookieOrigin};
-use super::engine::{self, EngineArgs, EngineName};
+use super::engine::{self, EngineArgs, EngineName, MEMBERS};
 use super::find::{EpmdUse, wrong_node};
 use super::log::{self, LogArgs};
 use super::settings::{self, Origins};
@@ -21,7 +21,9 @@ use crate::distribution::{NodeAt, NodePattern};
 use crate::epmd::environment;
 use crate::epmd::host::Host;
 use crate::node::cookie_file::CookiePlaces;
-use crate::program::{self, Config, DataConfig, NotAtEtcd, STATUS_NAME, SlaveWrites, StoreConfig};
+use crate::program::{
+    self, Config, DataConfig, NotAtEtcd, NotElected, STATUS_NAME, SlaveWrites, StoreConfig,
+};
 use crate::store::SyncPolicy;
 
 /// The smallest `--frame-bytes-max`: what nodes say to each other must fit.
@@ -35,7 +37,8 @@ const DEFAULT_LOCAL: &str = "Elixir.KeyValueStore";
 
 #[derive(Args)]
 #[group(skip)]
-#[command(next_help_heading = "This node", group(ArgGroup::new("stores").multiple(true)))]
+#[command(next_help_heading = "This node", group(ArgGroup::new("stores").multiple(true)),
+          group(ArgGroup::new(MEMBERS).multiple(true)))]
 pub(super) struct NodeArgs {
     /// Short name, as erl's -sname: NAME is NAME@this-host; a host has no dot
     #[arg(long, value_name = "NAME[@HOST]", conflicts_with = "name")]
@@ -185,8 +188,9 @@ pub(super) fn main(args: NodeArgs, matches: &ArgMatches, origins: &Origins) -> R
     let (kind, config, cookie) = configure(args, matches, origins).map_err(|error| origins.explain(error))?;
     let started = |started: &program::Started| {
         // Stdout may be closed; the node is none the worse.
-        let etcd = config.etcd.as_ref();
-        let _ = print(&banner::text(kind, &config.node.connect, etcd, &cookie, tls.as_deref(), started));
+        let (etcd, elect) = (config.etcd.as_ref(), config.elect.as_ref().map(|elect| &elect.etcd));
+        let connect = &config.node.connect;
+        let _ = print(&banner::text(kind, connect, etcd, elect, &cookie, tls.as_deref(), started));
     };
     program::run(config.clone(), started).map_err(CliError::cannot_run)
 }
@@ -239,6 +243,9 @@ fn implied(args: &NodeArgs, config: &Config) -> Vec<(&'static str, String)> {
         (None, None) => EngineName::Memory,
     };
     implied.push(("engine", text(name.code())));
+    if let Some(elect) = &config.elect {
+        implied.push(("etcd-prefix", text(&elect.etcd.prefix)));
+    }
     if args.tls.verifies_by_default() {
         implied.push(("tls-verify", text("peer")));
     }
@@ -305,13 +312,18 @@ fn settings<O>(
         }
         EpmdUse::None => None,
     };
+    let elect = args.engine.elect()?;
     let etcd = match args.engine.engine(args.data_dir.is_some())? {
+        EngineName::Etcd if elect.is_some() => return Err(CliError::usage(NotElected::Etcd)),
         EngineName::Etcd => {
             check_for_etcd(args)?;
             Some(args.engine.etcd()?)
         }
         EngineName::Memory | EngineName::Disk => None,
     };
+    if elect.is_some() {
+        check_for_election(args, &stores)?;
+    }
     let tls = args.tls.config()?;
     let (cookie, origin) = cookie()?;
     let node = crate::config::Config {
@@ -343,6 +355,7 @@ fn settings<O>(
             backup_dir: args.backup_dir.clone(),
         }),
         etcd,
+        elect,
         http: args.http,
     };
     Ok((kind, config, origin))
@@ -359,6 +372,21 @@ fn check_for_etcd(args: &NodeArgs) -> Result<(), CliError> {
         (args.confirm > 0, NotAtEtcd::Confirm),
         (timeout != Config::CONFIRM_TIMEOUT, NotAtEtcd::ConfirmTimeout),
         (args.slave_writes != SlaveWrites::default(), NotAtEtcd::SlaveWrites),
+    ];
+    match refused.into_iter().find(|(is_set, _)| *is_set) {
+        Some((_, setting)) => Err(CliError::usage(setting)),
+        None => Ok(()),
+    }
+}
+
+/// Finds a setting that means nothing where a primary is elected, or is missing.
+fn check_for_election(args: &NodeArgs, stores: &[StoreConfig]) -> Result<(), CliError> {
+    let is_named = args.store.iter().chain(&args.global).chain(&args.local).next().is_some()
+        && stores.first().is_some_and(|store| !store.global.is_empty() && !store.local.is_empty());
+    let refused = [
+        (args.slave_writes == SlaveWrites::Accept, NotElected::AcceptedWrites),
+        // The default has the name of the node, which is another on each.
+        (!is_named, NotElected::Names),
     ];
     match refused.into_iter().find(|(is_set, _)| *is_set) {
         Some((_, setting)) => Err(CliError::usage(setting)),

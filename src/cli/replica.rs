@@ -59,6 +59,10 @@ pub(super) struct StatusArgs {
 #[derive(Args)]
 #[command(before_help = PROMOTE_EXAMPLES)]
 pub(super) struct PromoteArgs {
+    /// Where an election decides (--elect of kvnode): be the primary all the same, without waiting for what other slaves have, which may be
+    /// lost
+    #[arg(long)]
+    force: bool,
     #[command(flatten)]
     to: ToArgs,
     #[command(flatten)]
@@ -92,7 +96,11 @@ pub(super) fn status(args: StatusArgs) -> Result<(), CliError> {
 pub(super) fn promote(args: PromoteArgs) -> Result<(), CliError> {
     let form = args.ask.form();
     let promote = OwnedTerm::write(|w| {
-        w.tuple(2).atom("promote").list(1).tuple(2).atom("report").atom("true").nil();
+        w.tuple(2).atom("promote").list(1 + usize::from(args.force)).tuple(2).atom("report").atom("true");
+        if args.force {
+            w.tuple(2).atom("force").atom("true");
+        }
+        w.nil();
     });
     let promote = promote.map_err(CliError::usage)?;
     let (answer, status) = with_store(&args.to, &args.ask, async |store: &Store<'_>| {
@@ -247,6 +255,11 @@ fn told(answer: TermView<'_>, form: Form) -> Result<(), CliError> {
         (
             "kept_by_etcd",
             "it is kept by etcd: each kvnode of that etcd serves it, and there is no primary in whose place it could be",
+        ),
+        (
+            "elected",
+            "an election decides which store is the primary (--elect): when that is gone, the most advanced of its slaves takes its place by \
+             itself. To have this one be the primary all the same, which may lose writes that others have: kvnode promote --force",
         ),
         answer::NOT_KEPT,
         ("no_slave", "it has no such slave; kvnode status shows those that it has"),

@@ -25,6 +25,9 @@ pub struct Config {
     /// The etcd where the stores are kept. Not beside [`data`](Self::data), [`confirm`](Self::confirm) or
     /// [`stored_bytes_max`](Self::stored_bytes_max).
     pub etcd: Option<EtcdConfig>,
+    /// How the primary of the first store is elected, among the kvnodes that have the same etcd and prefix, and a first store with the same global name. `None`: nobody elects
+    /// one, and a slave is promoted by hand. Not beside [`etcd`](Self::etcd).
+    pub elect: Option<ElectConfig>,
     /// Bytes that all stores in memory may hold, as [`Room`](crate::store::Room) counts them: past it a write is
     /// answered `{:error, :no_space}`. For stores on disk it is about the memory that they take. The default is no bound,
     /// `u64::MAX`.
@@ -65,6 +68,7 @@ impl Config {
             stores: Vec::new(),
             data: None,
             etcd: None,
+            elect: None,
             stored_bytes_max: u64::MAX,
             ordered: false,
             slaves: Vec::new(),
@@ -95,6 +99,19 @@ impl Config {
             ];
             if let Some((_, setting)) = refused.into_iter().find(|(is_set, _)| *is_set) {
                 return Err(StartError::NotAtEtcd(setting));
+            }
+        }
+        if self.elect.is_some() {
+            let has = |name: fn(&StoreConfig) -> &Vec<String>| {
+                self.stores.first().is_some_and(|store| !name(store).is_empty())
+            };
+            let refused = [
+                (self.etcd.is_some(), NotElected::Etcd),
+                (self.slave_writes == SlaveWrites::Accept, NotElected::AcceptedWrites),
+                (!has(|store| &store.global) || !has(|store| &store.local), NotElected::Names),
+            ];
+            if let Some((_, setting)) = refused.into_iter().find(|(is_set, _)| *is_set) {
+                return Err(StartError::NotElected(setting));
             }
         }
         Ok(())
@@ -173,6 +190,48 @@ impl EtcdConfig {
             compact,
         }
     }
+}
+
+/// How the primary of a store is elected, that is kept in memory or on disk. All kvnodes that are to elect one have the same, and a first store with
+/// the same names: a global one, by which it is known in etcd and which the primary has, and a local one, by which it is found on its node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ElectConfig {
+    /// The etcd, of which some small keys are used.
+    pub etcd: EtcdConfig,
+    /// An election does not wait for those that may have a confirmed write: it takes the most advanced of those that are there, and may lose such writes. The
+    /// default is `false`.
+    pub is_lossy: bool,
+}
+
+impl ElectConfig {
+    /// By this etcd, and loses no confirmed write.
+    pub const fn new(etcd: EtcdConfig) -> Self {
+        Self { etcd, is_lossy: false }
+    }
+}
+
+/// A setting that means nothing, or is missing, where the primary is elected. Its text says why.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum NotElected {
+    /// Stores in etcd.
+    #[error(
+        "--elect: with --engine etcd there is no primary to elect: each kvnode serves the store, and one of them has its names; leave \
+         --elect out"
+    )]
+    Etcd,
+    /// Writes to slaves.
+    #[error(
+        "--slave-writes accept: with --elect any of the stores may become the primary, and what was written to one of them alone would be \
+         dropped; take refuse or forward"
+    )]
+    AcceptedWrites,
+    /// The names of the first store.
+    #[error(
+        "--elect: the first store needs a global name, by which callers find the primary and the nodes know each other's store, and a local \
+         one, by which the primary finds its slaves; give all nodes the same, as in --store global:kv,local:kv"
+    )]
+    Names,
 }
 
 /// A user of etcd's authentication.

@@ -3,7 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 
-use super::config::NotAtEtcd;
+use super::config::{NotAtEtcd, NotElected};
 use crate::node;
 use crate::store::{OpenError, StoreError};
 
@@ -47,6 +47,17 @@ pub enum StartError {
     /// A client of etcd cannot be made of these settings.
     #[error("--etcd: {0}")]
     EtcdSettings(String),
+    /// The same of the etcd by which a primary is elected.
+    #[error("--elect: {0}")]
+    ElectSettings(String),
+    /// Its primary is to be elected, and the program was built without etcd.
+    #[error(
+        "--elect: this program was built without etcd: build kvnode with its feature etcd, which it has by default"
+    )]
+    ElectWithoutEtcd,
+    /// A setting means nothing, or is missing, where a primary is elected.
+    #[error("{0}")]
+    NotElected(NotElected),
     /// etcd refuses what its stores need.
     #[error("--engine etcd, the store {store}: {error}")]
     Etcd {

@@ -11,10 +11,13 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use super::holder::{Candidates, Held};
-use super::stores::{self, NotStarted, Replication};
-use super::{EtcdConfig, StartError, Store, Tell, taken};
+use super::candidacy::Candidates;
+use super::elector::Elected;
+use super::holder::Held;
+use super::stores::{self, NotStarted, Replication, Stand};
+use super::{ElectConfig, EtcdConfig, StartError, Store, StoreConfig, Tell, taken};
 use crate::Node;
+use crate::config::ServerName;
 use crate::etcd::{self, Etcd};
 use crate::node::Resource;
 use crate::store::{Done, Engine, EtcdEngine, EtcdFigures, EtcdState, EtcdStore, OpenError, StoreError};
@@ -34,14 +37,9 @@ pub(super) struct InEtcd {
 }
 
 pub(super) fn connect(config: &EtcdConfig, is_ordered: bool) -> Result<InEtcd, StartError> {
-    let EtcdConfig { endpoints, prefix, ca, cert, key, user, compact, .. } = config;
-    let tls = etcd::TlsFiles { ca: ca.clone(), cert: cert.clone(), key: key.clone() };
-    let user =
-        user.as_ref().map(|user| etcd::User { name: user.name.clone(), password: user.password.clone() });
-    let config = etcd::Config { tls, user, ..etcd::Config::new(endpoints.iter().cloned()) };
-    let etcd = Etcd::connect(config).map_err(|error| StartError::EtcdSettings(error.to_string()))?;
-    let engine = EtcdEngine::new(etcd.clone(), prefix).ordered(is_ordered);
-    let (endpoints, compact) = (endpoints.join(", "), *compact);
+    let etcd = client(config).map_err(StartError::EtcdSettings)?;
+    let engine = EtcdEngine::new(etcd.clone(), &config.prefix).ordered(is_ordered);
+    let (endpoints, compact) = (config.endpoints.join(", "), config.compact);
     Ok(InEtcd { etcd, engine, candidates: Arc::default(), endpoints, compact })
 }
 
@@ -49,6 +47,59 @@ pub(super) fn connect(config: &EtcdConfig, is_ordered: bool) -> Result<InEtcd, S
 #[cfg(feature = "disk")]
 pub(super) fn engine(config: &EtcdConfig) -> Result<EtcdEngine, StartError> {
     connect(config, false).map(|etcd| etcd.engine)
+}
+
+fn client(config: &EtcdConfig) -> Result<Etcd, String> {
+    let EtcdConfig { endpoints, ca, cert, key, user, .. } = config;
+    let tls = etcd::TlsFiles { ca: ca.clone(), cert: cert.clone(), key: key.clone() };
+    let user =
+        user.as_ref().map(|user| etcd::User { name: user.name.clone(), password: user.password.clone() });
+    let config = etcd::Config { tls, user, ..etcd::Config::new(endpoints.iter().cloned()) };
+    Etcd::connect(config).map_err(|error| error.to_string())
+}
+
+/// The etcd by which the primary of a store is elected, that is not kept there.
+pub(super) struct Electing {
+    etcd: Etcd,
+    prefix: String,
+    is_lossy: bool,
+    candidates: Arc<Candidates>,
+}
+
+pub(super) fn electing(config: &ElectConfig) -> Result<Electing, StartError> {
+    let ElectConfig { etcd, is_lossy } = config;
+    Ok(Electing {
+        etcd: client(etcd).map_err(StartError::ElectSettings)?,
+        prefix: etcd.prefix.clone(),
+        is_lossy: *is_lossy,
+        candidates: Arc::default(),
+    })
+}
+
+/// Has the store's processes take part in the election of its primary.
+pub(super) fn stand<S: crate::store::Store>(
+    electing: &Electing,
+    names: &StoreConfig,
+    replication: &Replication,
+) -> Stand<S> {
+    let name = names.global.first().cloned().map(ServerName::Global);
+    let name = name.as_ref().map(stores::name_kept).unwrap_or_default();
+    let elected = Arc::new(Elected {
+        etcd: electing.etcd.clone(),
+        base: crate::store::etcd::base_of(&electing.prefix, &name),
+        names: names.global.clone(),
+        local: names.local.first().cloned().unwrap_or_default(),
+        slaves: replication.slaves.clone(),
+        confirm: replication.confirm.slaves,
+        is_lossy: electing.is_lossy,
+        candidates: Arc::clone(&electing.candidates),
+    });
+    Box::new(move |process, server| elected.stand(process, server))
+}
+
+/// A primary leaves its place to another before the node ends.
+pub(super) fn leave_at_end(node: &Node, electing: &Electing) {
+    node.close_at_end(Arc::clone(&electing.candidates) as Arc<dyn Resource>);
 }
 
 /// How a store stands to it that is not loaded yet.
@@ -133,7 +184,8 @@ impl Opening {
             let engine = ByGlobalNames(self.etcd.engine.clone());
             let held = Arc::clone(&held);
             let stand = Box::new(move |process: &_, server| held.stand(process, server));
-            let started = stores::start_held(&self.node, &store.names, replication.clone(), engine, stand);
+            let started =
+                stores::start_standing(&self.node, &store.names, replication.clone(), engine, Some(stand));
             let why = match started {
                 Ok((process, watch)) => {
                     tracing::info!(store = %name, "the store is loaded from etcd, and has its names on this node");

@@ -4,7 +4,11 @@
 //! is the stores of a [`Config`] on a node, for other programs too; [`run`] is the `kvnode` program's own way, with the
 //! signals that end it.
 
+#[cfg(feature = "etcd")]
+pub mod candidacy;
 pub mod config;
+#[cfg(feature = "etcd")]
+pub mod elector;
 mod error;
 #[cfg(feature = "etcd")]
 pub mod holder;
@@ -33,7 +37,7 @@ use std::sync::{Arc, OnceLock};
 use smol::channel::{Receiver, Sender};
 
 pub use crate::kv::{Consistency, SlaveWrites};
-pub use config::{Config, DataConfig, EtcdConfig, EtcdUser, NotAtEtcd, StoreConfig};
+pub use config::{Config, DataConfig, ElectConfig, EtcdConfig, EtcdUser, NotAtEtcd, NotElected, StoreConfig};
 pub use error::StartError;
 #[cfg(feature = "cli")]
 pub use run::{Started, run};
@@ -43,10 +47,10 @@ pub use status::STATUS_NAME;
 use crate::config::ServerName;
 use crate::etf::Pid;
 use crate::kv::figures::StoreWatch;
-use crate::kv::{ConfirmConfig, Downstreams, KeyValueFunctions};
+use crate::kv::{ConfirmConfig, Downstreams, ElectionState, KeyValueFunctions};
 use crate::store::{MemoryEngine, Room};
 use crate::{Node, NotNamed};
-use in_etcd::InEtcd;
+use in_etcd::{Electing, InEtcd};
 use on_disk::OnDisk;
 #[cfg(all(feature = "cli", feature = "disk"))]
 pub(crate) use stores::name_kept;
@@ -123,6 +127,7 @@ impl Program {
         let disk =
             config.data.as_ref().map(|data| on_disk::open(data, config.stored_bytes_max)).transpose()?;
         let etcd = config.etcd.as_ref().map(|etcd| in_etcd::connect(etcd, config.ordered)).transpose()?;
+        let electing = config.elect.as_ref().map(in_etcd::electing).transpose()?;
         let room = Arc::new(Room::new(config.stored_bytes_max));
         let node = config.node.clone();
         let ((fail, failed), (hold, loaded)) = (smol::channel::bounded(1), smol::channel::bounded(1));
@@ -130,6 +135,10 @@ impl Program {
             let functions =
                 KeyValueFunctions::new(node.dispatch(), Downstreams::on(node), config.slave_buffer_bytes_max);
             node.client().serve(Arc::new(functions.within(Arc::clone(&room))));
+            // Before the folder: a primary takes writes until another is one.
+            if let Some(electing) = &electing {
+                in_etcd::leave_at_end(node, electing);
+            }
             if let Some(disk) = &disk {
                 on_disk::close_at_end(node, disk);
             }
@@ -137,7 +146,7 @@ impl Program {
             let all = stores.iter().map(|(store, _)| Arc::clone(store)).collect();
             match &etcd {
                 Some(etcd) => in_etcd::begin(node, etcd, stores, Tell { failed: fail, _loaded: hold })?,
-                None => start_stores(node, &config, stores, disk.as_ref(), &room)?,
+                None => start_stores(node, &config, stores, (disk.as_ref(), electing.as_ref()), &room)?,
             }
             Ok::<Vec<Arc<Store>>, StartError>(all)
         })
@@ -163,9 +172,17 @@ impl Program {
         self.stores.iter().map(|store| (&store.names, store.life.get().map(|life| &life.pid)))
     }
 
-    /// Whether all is served: the node [is ready](Node::is_ready), and its stores are loaded.
+    /// Whether all is served: the node [is ready](Node::is_ready), its stores are loaded, and of one whose primary is elected it is known
+    /// which that is.
     pub fn is_ready(&self) -> bool {
-        self.node.is_ready() && self.is_loaded()
+        self.node.is_ready() && self.is_loaded() && self.has_primary()
+    }
+
+    /// Whether the primary of each store is known, where it is elected.
+    pub fn has_primary(&self) -> bool {
+        let elections = self.stores.iter().filter_map(|store| store.life.get()?.watch.server()?.election());
+        let mut states = elections.map(|election| election.state);
+        states.all(|state| matches!(state, ElectionState::Primary | ElectionState::Slave))
     }
 
     /// Whether its stores are loaded. Stores in memory and on disk are from the start on.
@@ -209,15 +226,18 @@ fn start_stores(
     node: &Node,
     config: &Config,
     stores: Vec<(Arc<Store>, Replication)>,
-    disk: Option<&OnDisk>,
+    (disk, electing): (Option<&OnDisk>, Option<&Electing>),
     room: &Arc<Room>,
 ) -> Result<(), StartError> {
-    for (store, replication) in stores {
+    for (number, (store, replication)) in stores.into_iter().enumerate() {
+        // As slaves are: of the first store.
+        let electing = electing.filter(|_| number == 0);
         let process = match disk {
-            Some(disk) => on_disk::start(node, &store.names, replication, disk),
+            Some(disk) => on_disk::start(node, &store.names, replication, disk, electing),
             None => {
                 let memory = MemoryEngine::within(Arc::clone(room)).ordered(config.ordered);
-                stores::start(node, &store.names, replication, memory)
+                let stand = electing.map(|electing| in_etcd::stand(electing, &store.names, &replication));
+                stores::start_standing(node, &store.names, replication, memory, stand)
             }
         };
         let (process, watch) = process.map_err(|error| match error {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::in_etcd::{self, Electing};
 use super::stores::{self, NotStarted, Replication};
 use super::{DataConfig, StartError, StoreConfig};
 use crate::kv::figures::StoreWatch;
@@ -24,8 +25,10 @@ pub(super) fn start(
     names: &StoreConfig,
     replication: Replication,
     disk: &OnDisk,
+    electing: Option<&Electing>,
 ) -> Result<(ProcessHandle, Arc<StoreWatch>), NotStarted> {
-    stores::start(node, names, replication, Arc::clone(disk))
+    let stand = electing.map(|electing| in_etcd::stand(electing, names, &replication));
+    stores::start_standing(node, names, replication, Arc::clone(disk), stand)
 }
 
 pub(super) fn say_unserved(disk: &OnDisk, served: &[StoreConfig]) {

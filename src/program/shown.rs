@@ -3,11 +3,13 @@
 
 use serde::Serialize;
 
+#[cfg(feature = "cli")]
+use crate::kv::ElectionState;
 #[cfg(feature = "http")]
 use crate::kv::figures::Served;
 use crate::kv::reason::ReasonKind;
 #[cfg(feature = "cli")]
-use crate::program::snapshot::EtcdSnapshot;
+use crate::program::snapshot::{ElectionSnapshot, EtcdSnapshot};
 use crate::replica::{PrimaryStanding, StandingKind};
 #[cfg(feature = "cli")]
 use crate::store::EtcdState;
@@ -134,6 +136,29 @@ pub(crate) fn etcd(
     vec![(mood, first), (if is_well { Mood::Good } else { Mood::Bad }, format!("etcd: {}", parts.join(", ")))]
 }
 
+/// How the election of a store's primary stands. (The page says the same.)
+#[cfg(feature = "cli")]
+pub(crate) fn election(election: &ElectionSnapshot) -> (Mood, String) {
+    let ElectionSnapshot { state, fence, primary, reports, reports_needed, counted, .. } = election;
+    let mood = match ElectionState::of_code(state) {
+        Some(ElectionState::Primary | ElectionState::Slave) => Mood::Good,
+        Some(ElectionState::Promoting | ElectionState::Leaving) => Mood::Warn,
+        _ => Mood::Bad,
+    };
+    let mut text = format!("election: {state}, fence {fence}");
+    if let Some(primary) = primary {
+        text.push_str(&format!(", the primary is on {primary}"));
+    }
+    if let (Some(reports), Some(needed)) = (reports, reports_needed) {
+        text.push_str(&format!(", {reports} of {needed} reports"));
+    }
+    text.push_str(&format!(
+        ", {}",
+        self::counted(counted.len() as u64, ["slave counts", "slaves count"], |count| count.to_string())
+    ));
+    (mood, text)
+}
+
 /// A primary, as its slave shows it.
 pub(crate) const fn primary(state: PrimaryStanding) -> Shown {
     match state {
@@ -250,6 +275,31 @@ mod tests {
             .len(),
             1
         );
+    }
+
+    #[test]
+    fn an_election_is_well_where_there_is_a_primary() {
+        let shown = |state: &str, primary: Option<&str>, reports: Option<u64>| {
+            election(&ElectionSnapshot {
+                state: state.into(),
+                fence: 7,
+                primary: primary.map(Into::into),
+                reports,
+                reports_needed: reports.map(|_| 2),
+                since: 0,
+                counted: vec!["b@h".into()],
+                elections: 1,
+            })
+        };
+        assert_eq!(
+            shown("slave", Some("a@h"), None),
+            (Mood::Good, "election: slave, fence 7, the primary is on a@h, 1 slave counts".to_owned())
+        );
+        assert_eq!(
+            shown("electing", None, Some(1)),
+            (Mood::Bad, "election: electing, fence 7, 1 of 2 reports, 1 slave counts".to_owned())
+        );
+        assert_eq!(shown("unsure", None, None).0, Mood::Bad);
     }
 
     #[test]

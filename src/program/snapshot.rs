@@ -7,9 +7,9 @@ use serde::ser::{SerializeStruct, Serializer};
 use serde::{Deserialize, Serialize};
 
 use super::{Program, StoreConfig, in_etcd};
-use crate::kv::SlaveEntry;
 use crate::kv::figures::{Counts, PrimaryFigures, Served, StoreWatch, WatchFigures};
 pub use crate::kv::reason::{Reason, ReasonKind};
+use crate::kv::{ElectionFigures, SlaveEntry};
 use crate::node;
 use crate::replica::{PrimaryStanding, SlaveName, SlaveState};
 use crate::store::{EtcdFigures, EtcdMember, EtcdSeen, Keeper};
@@ -102,6 +102,9 @@ pub struct StoreSnapshot {
     /// How it stands to the etcd that keeps it.
     #[serde(default)]
     pub etcd: Option<EtcdSnapshot>,
+    /// How the election of its primary stands; `None`: there is none.
+    #[serde(default)]
+    pub election: Option<ElectionSnapshot>,
     /// Its slaves.
     pub slaves: Vec<SlaveSnapshot>,
 }
@@ -303,6 +306,43 @@ impl From<Counts> for Requests {
     }
 }
 
+/// An election, as one of its stores sees it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ElectionSnapshot {
+    /// An [`ElectionState`](crate::kv::ElectionState), by its word.
+    pub state: String,
+    /// The fence of the newest primary that is known; 0: of none.
+    pub fence: u64,
+    /// The primary's node; `None`: there is none, as far as is known.
+    pub primary: Option<String>,
+    /// Of an election that is under way: how many reports count.
+    pub reports: Option<u64>,
+    /// How many are needed.
+    pub reports_needed: Option<u64>,
+    /// Since when it stands so, in milliseconds since 1970.
+    pub since: u64,
+    /// The nodes of the slaves that count for confirmed writes.
+    pub counted: Vec<String>,
+    /// How often another primary was elected since the store's process began.
+    pub elections: u64,
+}
+
+impl From<ElectionFigures> for ElectionSnapshot {
+    fn from(figures: ElectionFigures) -> Self {
+        let ElectionFigures { state, fence, primary, round, since, counted, elections } = figures;
+        Self {
+            state: state.code().to_owned(),
+            fence,
+            primary: primary.map(|node| node.to_string()),
+            reports: round.map(|(reports, _)| reports),
+            reports_needed: round.map(|(_, needed)| needed),
+            since,
+            counted: counted.iter().map(ToString::to_string).collect(),
+            elections,
+        }
+    }
+}
+
 /// A slave of a store.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SlaveSnapshot {
@@ -395,6 +435,7 @@ fn store(
             }
             _ => None,
         },
+        election: server.as_ref().and_then(|server| server.election()).map(Into::into),
         slaves: server
             .map_or_else(Vec::new, |server| server.slaves().iter().map(|slave| followed(slave)).collect()),
     }

@@ -76,35 +76,26 @@ pub enum NotStarted {
 ///
 /// # Errors
 /// The caller's, or the engine's: see [`NotStarted`].
+#[allow(dead_code, reason = "the program says of each store whether it stands for something")]
 pub fn start(
     node: &Node,
     names: &StoreConfig,
     replication: Replication,
     engine: impl Engine,
 ) -> Result<(ProcessHandle, Arc<StoreWatch>), NotStarted> {
-    start_as(node, names, replication, engine, None)
+    start_standing(node, names, replication, engine, None)
 }
 
-/// Begins to find out whether a process of a store is the one of several that holds its global names: each time it was started.
+/// Begins to find out whether a process of a store is the one of several that holds its global names, or the primary of several stores: each
+/// time it was started.
 pub type Stand<S> = Box<dyn Fn(&ProcessHandle, Arc<KeyValueServer<S>>) + Send + Sync>;
 
-/// The same of a store that other processes serve too. It is given its names on this node; its global ones, and its slaves, are for
-/// what is begun by `stand`.
+/// The same of a store that is not alone, where there is a `stand`: other processes serve it too, or its primary is elected. It is given its names
+/// on this node; its global ones, and its slaves, are for what is begun by `stand`.
 ///
 /// # Errors
 /// As of [`start`].
-#[allow(dead_code, reason = "without the feature etcd no store has other processes")]
-pub fn start_held<E: Engine>(
-    node: &Node,
-    names: &StoreConfig,
-    replication: Replication,
-    engine: E,
-    stand: Stand<E::Store>,
-) -> Result<(ProcessHandle, Arc<StoreWatch>), NotStarted> {
-    start_as(node, names, replication, engine, Some(stand))
-}
-
-fn start_as<E: Engine>(
+pub fn start_standing<E: Engine>(
     node: &Node,
     names: &StoreConfig,
     replication: Replication,
@@ -153,7 +144,12 @@ fn supervise<S: Store>(
         let server = server.shown_as(shape).confirmed_by(replication.confirm).watched_by(Arc::clone(&watch));
         let server = server.written_as_slave(replication.slave_writes).reading(replication.reads);
         let server = server.dropping_into(Arc::clone(&dropped));
-        let server = if is_held { server.held_by_turns().shared() } else { server.shared() };
+        let server = match is_held {
+            true if S::IS_SHARED => server.held_by_turns(),
+            true => server.elected(),
+            false => server,
+        };
+        let server = server.shared();
         watch.serving(&server);
         let process = node.serve_inline(Arc::clone(&server) as Arc<_>);
         server.serve_as(process.pid());

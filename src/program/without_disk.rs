@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::sync::Arc;
 
+use super::in_etcd::Electing;
 use super::stores::{NotStarted, Replication};
 use super::{DataConfig, StartError, StoreConfig};
 use crate::kv::figures::StoreWatch;
@@ -19,6 +20,7 @@ pub(super) fn start(
     _names: &StoreConfig,
     _replication: Replication,
     disk: &OnDisk,
+    _electing: Option<&Electing>,
 ) -> Result<(ProcessHandle, Arc<StoreWatch>), NotStarted> {
     match *disk {}
 }

@@ -3,8 +3,8 @@
 use std::convert::Infallible;
 use std::sync::Arc;
 
-use super::stores::Replication;
-use super::{EtcdConfig, StartError, Store, Tell};
+use super::stores::{Replication, Stand};
+use super::{ElectConfig, EtcdConfig, StartError, Store, StoreConfig, Tell};
 use crate::Node;
 use crate::store::EtcdFigures;
 
@@ -12,6 +12,20 @@ pub(super) type InEtcd = Infallible;
 
 pub(super) const fn connect(_etcd: &EtcdConfig, _is_ordered: bool) -> Result<InEtcd, StartError> {
     Err(StartError::WithoutEtcd)
+}
+
+pub(super) type Electing = Infallible;
+
+pub(super) const fn electing(_config: &ElectConfig) -> Result<Electing, StartError> {
+    Err(StartError::ElectWithoutEtcd)
+}
+
+pub(super) fn stand<S>(electing: &Electing, _names: &StoreConfig, _replication: &Replication) -> Stand<S> {
+    match *electing {}
+}
+
+pub(super) const fn leave_at_end(_node: &Node, electing: &Electing) {
+    match *electing {}
 }
 
 pub(super) fn figures(etcd: &InEtcd) -> EtcdFigures {

@@ -123,6 +123,8 @@ fn stores(view: &View) -> Vec<Line<'_>> {
                 "slave",
                 primary_standing.as_ref().map_or(Color::Green, |standing| standing_text(standing).0),
             ),
+            StoreSnapshot { election: Some(of), .. } if of.state != "primary" => ("no primary", Color::Red),
+            StoreSnapshot { election: Some(_), .. } => ("primary", Color::Green),
             StoreSnapshot { slaves, .. } if !slaves.is_empty() => ("primary", Color::Green),
             _ => ("serving", Color::Green),
         };
@@ -147,6 +149,9 @@ fn stores(view: &View) -> Vec<Line<'_>> {
         }
         if let Some(etcd) = &store.etcd {
             lines.extend(etcd_lines(etcd));
+        }
+        if let Some(election) = &store.election {
+            lines.push(remark(shown::election(election)));
         }
         if store.watches.watchers > 0 {
             lines.push(Line::raw(format!(
@@ -202,9 +207,11 @@ fn standing_text(standing: &PrimarySnapshot) -> (Color, String) {
 }
 
 fn etcd_lines(etcd: &EtcdSnapshot) -> Vec<Line<'static>> {
-    let lines = shown::etcd(etcd, |number| short(number as f64), bytes).into_iter();
-    let line = |(mood, text)| Line::styled(cut(&format!("  {text}"), 78), style(colour(mood)));
-    lines.map(line).collect()
+    shown::etcd(etcd, |number| short(number as f64), bytes).into_iter().map(remark).collect()
+}
+
+fn remark((mood, text): (Mood, String)) -> Line<'static> {
+    Line::styled(cut(&format!("  {text}"), 78), style(colour(mood)))
 }
 
 const fn colour(mood: Mood) -> Color {
@@ -368,6 +375,7 @@ mod tests {
                 primary_standing: None,
                 engine: "memory".into(),
                 etcd: None,
+                election: None,
                 slaves: vec![
                     slave("felipe", Some("felipe@vm"), "in_step", Some(0), None),
                     slave("susanita", None, "seeking", None, None),

@@ -3,10 +3,11 @@
 
 use std::fmt::Write;
 
+use crate::kv::ElectionState;
 use crate::kv::figures::Served;
 use crate::node::latency::BOUNDS_NANOS;
 use crate::program::Snapshot;
-use crate::program::snapshot::{EtcdMemberSnapshot, Reason, ReasonKind};
+use crate::program::snapshot::{ElectionSnapshot, EtcdMemberSnapshot, Reason, ReasonKind};
 use crate::replica::{PrimaryStanding, StandingKind};
 use crate::store::EtcdState;
 
@@ -47,6 +48,7 @@ pub(super) fn write(snapshot: &Snapshot) -> String {
     }
     stores(&mut page, snapshot);
     etcd(&mut page, snapshot);
+    elections(&mut page, snapshot);
     primaries(&mut page, snapshot);
     slaves(&mut page, snapshot);
     peers(&mut page, snapshot);
@@ -242,6 +244,58 @@ fn etcd(page: &mut Page, snapshot: &Snapshot) {
             if let Some(value) = value(member) {
                 page.value(metric, &[("member", member.endpoint.clone())], value);
             }
+        }
+    }
+}
+
+/// Of stores whose primary is elected.
+fn elections(page: &mut Page, snapshot: &Snapshot) {
+    let stores = || {
+        let elected = snapshot.stores.iter().enumerate();
+        elected.filter_map(|(number, store)| {
+            Some((vec![("store", name(snapshot, number))], store.election.as_ref()?))
+        })
+    };
+    page.metric(
+        "kvnode_store_election_state",
+        "gauge",
+        "1 for the state that a store is in whose primary is elected.",
+    );
+    for (labels, election) in stores() {
+        let all = ElectionState::ALL.map(ElectionState::code);
+        states(page, "kvnode_store_election_state", &labels, all, &election.state);
+    }
+    type Figure = (&'static str, &'static str, &'static str, fn(&ElectionSnapshot) -> f64);
+    let figures: [Figure; 4] = [
+        (
+            "kvnode_store_election_fence",
+            "gauge",
+            "The fence of the newest primary that a store knows; it only rises.",
+            |election| election.fence as f64,
+        ),
+        (
+            "kvnode_store_election_has_primary",
+            "gauge",
+            "Whether a primary of a store is known.",
+            |election| f64::from(election.primary.is_some()),
+        ),
+        (
+            "kvnode_store_election_counted_slaves",
+            "gauge",
+            "Slaves whose acknowledgements count for confirmed writes, as etcd has them.",
+            |election| election.counted.len() as f64,
+        ),
+        (
+            "kvnode_store_elections_total",
+            "counter",
+            "Primaries that were elected in the place of another since the store began, as it knows.",
+            |election| election.elections as f64,
+        ),
+    ];
+    for (metric, kind, help, value) in figures {
+        page.metric(metric, kind, help);
+        for (labels, election) in stores() {
+            page.value(metric, &labels, value(election));
         }
     }
 }

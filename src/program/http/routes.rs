@@ -48,6 +48,10 @@ pub(super) fn answer<B>(site: &Site, request: &Request<B>) -> Answer {
         "/ready" if !site.program.is_loaded() => {
             text(StatusCode::SERVICE_UNAVAILABLE, "not ready: a store waits for etcd, or is being loaded\n")
         }
+        "/ready" if !site.program.has_primary() => text(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "not ready: no primary of a store is elected, or etcd does not say which it is\n",
+        ),
         "/ready" => {
             text(StatusCode::SERVICE_UNAVAILABLE, "not ready: epmd does not know the node, or it ends\n")
         }

@@ -50,7 +50,7 @@ pub(super) enum Of<'a> {
 impl Layout {
     /// The keys of the store `id`, as one of its writers sees them.
     pub(super) fn new(prefix: &str, id: &str, writer: u64) -> Self {
-        let base = format!("{prefix}/{id}/").into_bytes();
+        let base = base(prefix, id);
         let mark = [&base[..], b"w/", format!("{writer:016x}").as_bytes()].concat().into();
         Self { base, mark }
     }
@@ -136,6 +136,16 @@ impl Layout {
 fn range(prefix: Bytes) -> (Bytes, Bytes) {
     let end = prefix_end(&prefix).into();
     (prefix, end)
+}
+
+/// What all keys of the store `id` begin with, which is spelled as in keys.
+fn base(prefix: &str, id: &str) -> Vec<u8> {
+    format!("{prefix}/{id}/").into_bytes()
+}
+
+/// What all keys of a store with this name begin with, that is not kept in etcd and has keys there all the same.
+pub fn base_of(prefix: &str, name: &str) -> Vec<u8> {
+    base(prefix, &escaped(name))
 }
 
 /// The key that says which store has a name.

@@ -96,6 +96,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use self::ask::{Ask, Key};
+pub use self::layout::base_of;
 #[cfg(feature = "disk")]
 pub use self::moving::{EtcdBackupError, EtcdRestore, TooLarge};
 use self::shell::Shared;

@@ -151,6 +151,40 @@ fn stores_that_make_no_sense_are_refused() {
 }
 
 #[test]
+fn an_election_that_makes_no_sense_is_refused() {
+    let store = ["--store", "global:a,local:a"];
+    for (args, parts) in [
+        (
+            &["--elect", "etcd://h:1", "--store", "global:a"][..],
+            &["--elect: the first store needs a global name"][..],
+        ),
+        (&["--elect", "etcd://h:1", "--store", "local:a"], &["--elect: the first store needs a global name"]),
+        (
+            &["--elect", "etcd://h:1"],
+            &["--elect: the first store needs a global name", "--store global:kv,local:kv"],
+        ),
+        (
+            &["--elect", "etcd://h:1", "--engine", "etcd", "--etcd", "http://h:1", store[0], store[1]],
+            &["--elect: with --engine etcd there is no primary"],
+        ),
+        (
+            &["--elect", "ftp://h:1", store[0], store[1]],
+            &["--elect ftp://h:1", "--elect etcd://127.0.0.1:2379"],
+        ),
+        (
+            &["--elect", "etcd://h:1", "--slave-writes", "accept", store[0], store[1]],
+            &["--slave-writes accept: with --elect"],
+        ),
+        (&["--elect", "https://h:1", store[0], store[1]], &["--elect https://h:1", "--etcd-ca"]),
+        (&["--elect-lossy", store[0], store[1]], &["--elect <URL"]),
+        (&["--etcd-prefix", "p"], &["--etcd <URL", "--elect <URL"]),
+    ] {
+        let args = [&["--sname", "a"], args].concat();
+        refused(&args, parts);
+    }
+}
+
+#[test]
 fn values_out_of_range_are_refused() {
     refused(&["--sname", "a", "--log", "loud"], &["loud", "debug"]);
     refused(&["--sname", "a", "--frame-bytes-max", "3x"], &["64MiB"]);

@@ -11,12 +11,10 @@
 
 mod support;
 
-use std::io::BufRead;
-use std::process::{Child, Command, Stdio};
-
 use rustix::process::Signal;
 use support::{
-    BeamNode, BeamOptions, Cut, Epmd, EtcdCluster, Host, KvNode, Network, Otp, at_once_on_oldest_and_newest,
+    BeamNode, BeamOptions, Cut, Epmd, EtcdCluster, EtcdOn, Host, KvNode, Network, Otp,
+    at_once_on_oldest_and_newest,
 };
 
 /// A caller is served again after this at the latest, as issue and docs say.
@@ -359,43 +357,6 @@ fn slaves_of_both_kinds_get_every_write_of_the_holders_one_after_the_other() {
         }
         drop(rust);
     });
-}
-
-/// An etcd on a host of its own: the one of [`EtcdCluster`] is on this machine.
-struct EtcdOn {
-    child: Child,
-    _folder: tempfile::TempDir,
-}
-
-impl EtcdOn {
-    fn start(host: &Host) -> (Self, String) {
-        let folder = tempfile::tempdir().expect("a scratch folder");
-        let address = host.node("x").split_off(2);
-        let (client, peer) = (format!("http://{address}:2379"), format!("http://{address}:2380"));
-        let mut etcd = Command::new("etcd");
-        etcd.args(["--name", "m0", "--data-dir", &folder.path().display().to_string()])
-            .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
-            .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
-            .args(["--initial-cluster", &format!("m0={peer}")]);
-        let mut etcd = host.seat().around(&etcd);
-        let child = etcd.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("etcd is installed");
-        let mut its = Self { child, _folder: folder };
-        let said = its.child.stderr.take().expect("it is a pipe");
-        let mut lines = std::io::BufReader::new(said).lines();
-        let is_up =
-            lines.by_ref().map_while(Result::ok).any(|line| line.contains("ready to serve client requests"));
-        assert!(is_up, "etcd ended");
-        // What it says is to be read: else it waits.
-        std::thread::spawn(move || lines.for_each(drop));
-        (its, client)
-    }
-}
-
-impl Drop for EtcdOn {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
 }
 
 /// A BEAM and an etcd on one host, and a node of the store on each of two others.

@@ -1,5 +1,6 @@
 //! Real etcds: one member or several, each with its data in a scratch folder, ended by its process id.
 
+use std::io::BufRead;
 use std::process::{Child, Command, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -250,5 +251,44 @@ impl Drop for EtcdCluster {
                 eprintln!("etcd {at} said:\n{}", lines[lines.len().saturating_sub(15)..].join("\n"));
             }
         }
+    }
+}
+
+/// An etcd on a host of a network: the one of [`EtcdCluster`] is on this machine.
+pub struct EtcdOn {
+    child: Child,
+    _folder: tempfile::TempDir,
+}
+
+impl EtcdOn {
+    /// Starts it, and gives it with what a client is told.
+    #[track_caller]
+    pub fn start(host: &Host) -> (Self, String) {
+        let folder = tempfile::tempdir().expect("a scratch folder");
+        let address = host.node("x").split_off(2);
+        let (client, peer) = (format!("http://{address}:2379"), format!("http://{address}:2380"));
+        let mut etcd = Command::new("etcd");
+        etcd.args(["--name", "m0", "--data-dir", &folder.path().display().to_string()])
+            .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
+            .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
+            .args(["--initial-cluster", &format!("m0={peer}")]);
+        let mut etcd = host.seat().around(&etcd);
+        let child = etcd.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("etcd is installed");
+        let mut its = Self { child, _folder: folder };
+        let said = its.child.stderr.take().expect("it is a pipe");
+        let mut lines = std::io::BufReader::new(said).lines();
+        let is_up =
+            lines.by_ref().map_while(Result::ok).any(|line| line.contains("ready to serve client requests"));
+        assert!(is_up, "etcd ended");
+        // What it says is to be read: else it waits.
+        std::thread::spawn(move || lines.for_each(drop));
+        (its, client)
+    }
+}
+
+impl Drop for EtcdOn {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }

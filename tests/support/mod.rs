@@ -53,7 +53,7 @@ pub mod wait;
 pub use beam::{BeamNode, BeamOptions, EvalError};
 pub use epmd::Epmd;
 #[cfg(feature = "etcd")]
-pub use etcd::EtcdCluster;
+pub use etcd::{EtcdCluster, EtcdOn};
 #[cfg(feature = "program")]
 pub use kvnode::KvNode;
 pub use netns::{Cut, Host, Network, Rate};

@@ -392,10 +392,13 @@ fn without_etcd_nothing_is_written_and_all_is_read_and_the_primary_goes_on_when_
     for node in scene.nodes.iter().flatten() {
         scene.beam.check(&at(node, "{:get, 1}"), "2");
     }
-    scene.beam.check(&at(scene.node(before), "{:put, 1, 3}"), "{:error, :no_primary}");
+    for request in ["{:put, 1, 3}", "{:get, 1, consistency: :linearizable}"] {
+        scene.beam.check(&at(scene.node(before), request), "{:error, :no_primary}");
+    }
     etcd.run(0);
     scene.beam.wait_for_global("kv");
     scene.beam.check_soon("GenServer.call({:global, :kv}, {:put, 1, 4})", ":ok");
+    scene.beam.check("GenServer.call({:global, :kv}, {:get, 1, consistency: :linearizable})", "4");
     scene.wait_until_counted(2);
     scene.check_same();
 }

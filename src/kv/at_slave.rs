@@ -132,13 +132,22 @@ fn write_slave(w: &mut TermWriter<'_>, figures: &StoreWatch) {
 impl<S: Store> KeyValueServer<S> {
     /// Refuses a read that is to miss nothing where the store may lack what another one has: by `{:error, {:slave_of, primary}}`, with
     /// `nil` where its primary is not known. So it is of a store that was started again and not greeted since, and of one that an
-    /// Elixir server has sent writes. Gives whether it was refused.
+    /// Elixir server has sent writes. Where the primary is elected, a store that is not it refuses, by `{:error, :no_primary}` where it knows of none. Gives
+    /// whether it was refused.
     #[cold]
     pub(super) fn refuse_at_slave(&self, caller: &Caller<'_>, turn: &mut Turn<'_>) -> bool {
         let (may_lack, primary) = self
             .upstream
             .with(|machine| (machine.may_lack(), machine.primary().map(|primary| primary.known_as())));
-        if !may_lack && self.watch.last_replicated_from().is_none() {
+        if self.is_elected() {
+            if self.is_elected_primary() {
+                return false;
+            }
+            if !self.upstream.with(|machine| machine.primary().is_some_and(|primary| primary.is_there)) {
+                turn.reply(caller, |w| self.watch.refused(Reason::NoPrimary, w));
+                return true;
+            }
+        } else if !may_lack && self.watch.last_replicated_from().is_none() {
             return false;
         }
         turn.reply(caller, |w| match &primary {

@@ -42,7 +42,7 @@ fn whatever_happens_nothing_confirmed_is_lost_and_one_is_the_primary_in_the_end(
 
 #[test]
 fn each_rule_that_is_broken_is_noticed() {
-    for rule in planted::Rule::ALL {
+    for rule in Rule::ALL {
         planted::plant(Some(rule));
         let is_noticed = (0..4_000).any(|seed| run(seed).is_err());
         planted::plant(None);

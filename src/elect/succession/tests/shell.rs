@@ -103,8 +103,9 @@ impl World {
                 UpOutput::Reply(answer) => reply = Some(answer),
                 UpOutput::DeleteRest { copy, .. } => {
                     let its = &mut self.nodes[node];
-                    let is_rest = |key: &&Box<[u8]>| its.brought.get(*key) != Some(&copy);
-                    let rest: Vec<_> = its.data.keys().filter(is_rest).cloned().collect();
+                    let brought = &its.brought;
+                    let keys = its.data.keys();
+                    let rest: Vec<_> = keys.filter(|key| brought.get(*key) != Some(&copy)).cloned().collect();
                     for key in rest {
                         if let Some(ticket) = its.upstream.take_rest(copy) {
                             its.data.remove(&key);

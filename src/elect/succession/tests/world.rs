@@ -13,11 +13,11 @@ use super::node::{Data, Kept, Node, Waiting};
 use super::shell::Asker;
 use crate::elect::succession::planted::{Rule, planted};
 use crate::elect::succession::{
-    Config, Entry, Event as Said, Holds, Input, Key, Output, Role, Succession, Transacted, Transaction,
+    Config, Entry, Event as Said, Holds, Input, Output, Role, Succession, Transaction,
 };
 use crate::elect::tests::simulation::Random;
 use crate::elect::tests::{pid, start};
-use crate::etf::{Pid, encode};
+use crate::etf::Pid;
 use crate::replica::downstream::Input as DownInput;
 use crate::replica::upstream::{Asked, Greeting, Input as UpInput};
 use crate::replica::{GreetingAnswer, KnownSlave, Mark, Membership, Refusal, Upstream};

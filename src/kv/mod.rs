@@ -33,6 +33,7 @@
 //! What is read of a call stands in [`request`]. The page of [`requests`] says how one more is added: in two files.
 
 mod at_slave;
+mod backup;
 mod clock;
 mod confirm;
 pub mod downstream;

@@ -33,7 +33,7 @@ use crate::log::OnceFlag;
 use crate::process::{Caller, Dispatch, Effect, GenServer, Process, SkippedMessage, Turn};
 use crate::replica::downstream::Input;
 use crate::replica::{Membership, Source, Upstream};
-use crate::store::{self, Change, Done, Keeper, Store, StoreError, Value, WriteDone, wait};
+use crate::store::{self, Change, Keeper, Store, StoreError, Value, WriteDone, wait};
 
 thread_local! {
     /// Where keys that did not come in canonical form are rewritten.
@@ -381,20 +381,6 @@ impl<S: Store> KeyValueServer<S> {
         turn.end_call(caller, |w| {
             w.tuple(2).atom(Reason::BadCall.code()).term(request);
         });
-    }
-
-    fn call_backup(&self, path: TermView<'_>, caller: &Caller<'_>, turn: &mut Turn<'_>) {
-        let Some(path) = path.as_binary().and_then(|path| str::from_utf8(path).ok()) else {
-            return refuse(&"a backup's path is a binary", caller, &self.watch, turn);
-        };
-        let later = || {
-            let (caller, dispatch) = (caller.to_owned(&turn.me.pid), Arc::clone(&self.dispatch));
-            let figures = Arc::clone(&self.watch);
-            Box::new(move |result| caller.reply(&*dispatch, |w| write_result(w, &result, &figures))) as Done
-        };
-        if let Some(result) = self.store.backup(path, later) {
-            turn.reply(caller, |w| write_result(w, &result, &self.watch));
-        }
     }
 }
 

@@ -24,7 +24,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use parking_lot::Mutex;
 use smol::Timer;
-use smol::channel::Sender;
+use smol::channel::{Receiver, Sender};
 use smol::future::FutureExt;
 use smol::net::{TcpListener, TcpStream};
 use smol_hyper::rt::{FuturesIo, SmolTimer};
@@ -79,7 +79,8 @@ async fn accept_all(site: Arc<Site>, listener: TcpListener) {
         match listener.accept().await {
             Ok((stream, from)) => {
                 tracing::debug!(%from, "HTTP connection");
-                node.spawn(connection(Arc::clone(&site), stream, Arc::clone(&open)));
+                let place = Place::take(&open);
+                node.spawn(connection(Arc::clone(&site), stream, place));
             }
             Err(error) => {
                 tracing::warn!(%error, "an HTTP connection could not be accepted");
@@ -96,18 +97,35 @@ struct Open {
     connections: VecDeque<(u64, Sender<()>)>,
 }
 
-async fn connection(site: Arc<Site>, stream: TcpStream, open: Arc<Mutex<Open>>) {
-    let (close, closed) = smol::channel::bounded::<()>(1);
-    let number = {
-        let mut open = open.lock();
-        if open.connections.len() >= CONNECTIONS_MAX {
-            open.connections.pop_front();
+/// The place of a connection among those that are open. It is taken where the connection is accepted, since tasks begin in any order.
+struct Place {
+    open: Arc<Mutex<Open>>,
+    number: u64,
+    closed: Receiver<()>,
+}
+
+impl Place {
+    fn take(open: &Arc<Mutex<Open>>) -> Self {
+        let (close, closed) = smol::channel::bounded::<()>(1);
+        let mut known = open.lock();
+        if known.connections.len() >= CONNECTIONS_MAX {
+            known.connections.pop_front();
         }
-        open.next += 1;
-        let number = open.next;
-        open.connections.push_back((number, close));
-        number
-    };
+        known.next += 1;
+        let number = known.next;
+        known.connections.push_back((number, close));
+        drop(known);
+        Self { open: Arc::clone(open), number, closed }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.open.lock().connections.retain(|(other, _)| *other != self.number);
+    }
+}
+
+async fn connection(site: Arc<Site>, stream: TcpStream, place: Place) {
     let service = service_fn(|request| {
         let answer = routes::answer(&site, &request);
         async { Ok::<_, Infallible>(answer) }
@@ -125,8 +143,7 @@ async fn connection(site: Arc<Site>, stream: TcpStream, open: Arc<Mutex<Open>>) 
     };
     let made_room = async {
         // Only its end is ever received.
-        while closed.recv().await.is_ok() {}
+        while place.closed.recv().await.is_ok() {}
     };
     let _late = within(CONNECTION_DURATION_MAX, served.or(made_room)).await;
-    open.lock().connections.retain(|(other, _)| *other != number);
 }

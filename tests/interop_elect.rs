@@ -246,6 +246,12 @@ fn the_end_of_a_slave_disturbs_nobody_and_a_primary_that_ends_leaves_its_place_t
     scene.beam.run("KvNodeTest.Prober.await_oks(probers, 200)");
     assert_eq!(seen(&scene.beam, "the end of a slave").failed, "[]");
     scene.run(slave);
+    // Recorded it is still: that it has everything again the primary says.
+    scene.beam.check_soon(
+        "try do Enum.map(GenServer.call({:global, :kv}, :status).slaves, & &1.state) |> Enum.all?(&match?({:in_step, _}, &1)) catch \
+         :exit, _ -> false end",
+        "true",
+    );
     scene.wait_until_counted(2);
     let nodes = &mut scene.nodes;
     let seen = after(&scene.beam, "end", |at| {

@@ -212,6 +212,7 @@ impl<S: Store> Shell<S> {
             }
             Output::StepDown { to } => {
                 self.server.lead_until(None);
+                self.server.count_only([]);
                 let patience = if to.is_some() { PATIENCE } else { Duration::ZERO };
                 let given_up = self.names.give_up(patience);
                 self.hands.spawn(async move {
@@ -231,6 +232,8 @@ impl<S: Store> Shell<S> {
 
     /// The store's process promotes itself: that takes its turn among what it is asked.
     fn promote(&self, question: u64, fence: u64, former: Vec<Life>, others: Vec<Pid>) {
+        // Whose acknowledgements counted in an earlier term is of no matter in this one.
+        self.server.count_only([]);
         self.server.choose(fence);
         let process = self.hands.process.clone();
         self.hands.spawn(async move {

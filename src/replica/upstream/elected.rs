@@ -1,7 +1,7 @@
 //! A store whose primary elections choose (`elect::succession`): which terms it follows from then on, what it has for the next
 //! election, and how it is made the primary. The fence of an election is the term of the primary that it has chosen.
 
-use super::{Role, Settled, Upstream};
+use super::{Answer, Role, Settled, Upstream};
 
 impl Upstream {
     /// Elections choose the primary: one below this term is followed no more.
@@ -57,9 +57,13 @@ impl Upstream {
         };
     }
 
-    /// An election has chosen the store: that has weighed what it holds.
+    /// An election has chosen the store: that has weighed what it holds. It is told late where the store's process was held up: another
+    /// may have been chosen since, and its term is none of this store's.
     pub(super) fn chosen(&mut self, term: u64) {
         self.raise_floor(term);
-        self.promote_in(term.max(self.durable.term), true);
+        if self.is_below_floor(term) || term < self.durable.term {
+            return self.reply(Answer::Error("superseded"));
+        }
+        self.promote_in(term, true);
     }
 }

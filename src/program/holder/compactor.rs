@@ -51,36 +51,35 @@ impl Compactor {
         let store = self.server.store();
         let key: Bytes = [store.base(), b"c"].concat().into();
         let found = self.etcd.call(&RangeRequest { key: key.clone(), ..RangeRequest::default() }).await?;
-        compaction.saw(found.header.map_or(0, |header| header.revision), now());
-        // A holder before this one has come so far.
-        if let Some(note) = found.kvs.first().and_then(|kv| Compacted::read(&kv.value)) {
+        let now_at = found.header.map_or(0, |header| header.revision);
+        compaction.saw(now_at, now());
+        let noted = found.kvs.first().and_then(|kv| Compacted::read(&kv.value));
+        // A holder before this one has come so far. (What etcd has not come to itself no holder has written.)
+        let noted = noted.filter(|note| note.revision <= now_at);
+        if let Some(note) = &noted {
             compaction.compacted(note.revision);
         }
-        let revision = match compaction.due(store.etcd_revision(), now()) {
+        let unix_ms = match compaction.due(store.etcd_revision(), now()) {
             Due::Nothing => return Ok(()),
-            Due::Note => None,
-            Due::Compact(revision) => Some(revision),
+            // It moves watches on, and says when was compacted last.
+            Due::Note => noted.map_or_else(unix_ms, |note| note.unix_ms),
+            Due::Compact(revision) => {
+                match self.etcd.call(&CompactionRequest { revision, physical: false }).await {
+                    Ok(_) => tracing::debug!(revision, "etcd's history up to this revision is compacted"),
+                    // By another, and further.
+                    Err(Error::Compacted { .. }) => {}
+                    Err(error) => return Err(error),
+                }
+                compaction.compacted(revision);
+                unix_ms()
+            }
         };
-        let note = Compacted {
-            unix_ms: unix_ms(),
-            revision: revision.unwrap_or(compaction.done()),
-            node: self.node.to_string(),
-        };
+        let note = Compacted { unix_ms, revision: compaction.done(), node: self.node.to_string() };
         let put = PutRequest { key, value: note.write().into(), ..PutRequest::default() };
         match self.etcd.call(&put).await {
-            // A compaction is what helps there.
-            Ok(_) | Err(Error::NoSpace) => {}
-            Err(error) => return Err(error),
+            Ok(_) | Err(Error::NoSpace) => Ok(()),
+            Err(error) => Err(error),
         }
-        let Some(revision) = revision else { return Ok(()) };
-        match self.etcd.call(&CompactionRequest { revision, physical: false }).await {
-            Ok(_) => tracing::debug!(revision, "etcd's history up to this revision is compacted"),
-            // By another, and further.
-            Err(Error::Compacted { .. }) => {}
-            Err(error) => return Err(error),
-        }
-        compaction.compacted(revision);
-        Ok(())
     }
 }
 

@@ -370,7 +370,10 @@ mod kept {
     impl Reader {
         fn show(&mut self, part: Part<'_>) -> Result<(), BackupError> {
             match part {
-                Part::Store(..) => self.at = Some(self.at.map_or(0, |at| at + 1)),
+                Part::Store(..) => {
+                    self.at = Some(self.at.map_or(0, |at| at + 1));
+                    self.now = now();
+                }
                 Part::Entry(key, value) if self.at == Some(self.chosen) => {
                     if value.deadline != 0 && value.deadline <= self.now {
                         self.ended += 1;
@@ -393,9 +396,12 @@ mod kept {
         }
 
         fn send(&mut self) -> Result<(), BackupError> {
-            self.now = now();
             // Where nobody takes it any more the reason is told by whoever has ended.
-            self.tell.send_blocking(std::mem::take(&mut self.batch)).map_err(|_| BackupError::Stopped)
+            let sent =
+                self.tell.send_blocking(std::mem::take(&mut self.batch)).map_err(|_| BackupError::Stopped);
+            // It may have waited for a while.
+            self.now = now();
+            sent
         }
     }
 

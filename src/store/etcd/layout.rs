@@ -143,6 +143,10 @@ fn base(prefix: &str, id: &str) -> Vec<u8> {
     format!("{prefix}/{id}/").into_bytes()
 }
 
+/// What the keys of an election begin with, below those of the store ([`succession::Key`](crate::elect::succession::Key)).
+#[cfg(feature = "disk")]
+pub(super) const ELECTIONS: &[u8] = b"s/";
+
 /// What all keys of a store with this name begin with, that is not kept in etcd and has keys there all the same.
 pub fn base_of(prefix: &str, name: &str) -> Vec<u8> {
     base(prefix, &escaped(name))

@@ -16,7 +16,7 @@ use std::fmt;
 use std::mem;
 
 use super::batch::{BATCH_BYTES, Bounds, OPERATION_BYTES, OPERATIONS_MAX, delete};
-use super::layout::{self, Layout, PLACES_MAX, claim_key, escaped, name_key, restorer_key};
+use super::layout::{self, Layout, PLACES_MAX, claim_key, escaped, name_key, name_keys, restorer_key};
 use crate::etcd::Error;
 use crate::etcd::message::{Bytes, Compare, CompareResult, Compared, Op, PutRequest, RequestOp, TxnRequest};
 use crate::store::Value;
@@ -90,6 +90,13 @@ pub enum EtcdBackupError {
         store: String,
         /// What says so, as it stands in etcd: its node stands last.
         holder: String,
+    },
+    /// There is something else than stores below the prefix.
+    Foreign {
+        /// The prefix.
+        prefix: String,
+        /// A key of it.
+        key: String,
     },
     /// A restore of these stores goes on, or was interrupted.
     Restoring {
@@ -169,6 +176,11 @@ impl fmt::Display for EtcdBackupError {
                 f,
                 "a kvnode serves the store {store} ({}), and nothing was changed: end all kvnodes of this etcd and prefix first",
                 holder.rsplit(' ').next().unwrap_or_default()
+            ),
+            Self::Foreign { prefix, key } => write!(
+                f,
+                "there is more than stores below {prefix}/ in this etcd, as {key}, and nothing was changed: kvnodes elect a primary there \
+                 (--elect), or another program uses it. Choose another --etcd-prefix"
             ),
             Self::Restoring { prefix } => write!(
                 f,
@@ -313,13 +325,11 @@ impl Transactions {
         TxnRequest { compare: vec![as_found], success: puts.map(Into::into).to_vec(), failure: Vec::new() }
     }
 
-    /// Deletes all below the prefix but what `claim` has put.
-    pub fn empty(&self) -> TxnRequest {
-        let (first, end) = layout::below(&self.prefix);
-        let (claim, restorer) = (claim_key(&self.prefix), restorer_key(&self.prefix));
-        let behind = |key: &Bytes| Bytes::from([&key[..], &[0]].concat());
-        let ranges = [(first, restorer.clone()), (behind(&restorer), claim.clone()), (behind(&claim), end)];
-        self.of(ranges.into_iter().map(|range| delete(range).into()).collect())
+    /// Deletes these stores, and the names of all stores last: until then it is known which these were.
+    pub fn empty(&self, stores: &[Layout]) -> Vec<TxnRequest> {
+        let ranges = stores.iter().map(Layout::all).chain([name_keys(&self.prefix)]);
+        let deletes: Vec<RequestOp> = ranges.map(|range| delete(range).into()).collect();
+        deletes.chunks(OPERATIONS_MAX).map(|some| self.of(some.to_vec())).collect()
     }
 
     /// A store is found by these names.
@@ -476,26 +486,34 @@ mod tests {
     }
 
     #[test]
-    fn all_but_the_claim_is_deleted() {
+    fn the_stores_that_are_named_are_deleted_and_nothing_else() {
         let transactions = Transactions::new("p", Bytes::from_static(b"t"));
+        let stores = ["global:kv", "%3d"].map(|id| Layout::new("p", id, 0));
         let ranges: Vec<_> = transactions
-            .empty()
-            .success
+            .empty(&stores)
             .into_iter()
+            .flat_map(|request| request.success)
             .map(|op| match op.request {
                 Some(Op::DeleteRange(range)) => (range.key, range.range_end),
                 other => panic!("{other:?}"),
             })
             .collect();
         let deletes = |key: &str| ranges.iter().any(|(from, to)| from <= key && to > key);
-        for key in
-            ["p/", "p/%3d/e/k", "p/=names/global:kv", "p/=restoring2", "p/=restorer/", "p/global:kv/h", "p/~"]
-        {
+        for key in ["p/%3d/e/k", "p/=names/global:kv", "p/global:kv/h"] {
             assert!(deletes(key), "{key}");
         }
-        for key in ["p", "p0", "o", "p/=restoring", "p/=restorer"] {
+        for key in ["p", "p/", "p0", "o", "p/=restoring", "p/=restorer", "p/global:kv2/e/k", "p/other", "p/~"]
+        {
             assert!(!deletes(key), "{key}");
         }
+        let many: Vec<Layout> = (0..500).map(|at| Layout::new("p", &format!("s{at}"), 0)).collect();
+        let requests = transactions.empty(&many);
+        assert!(
+            requests
+                .iter()
+                .all(|request| request.success.len() <= OPERATIONS_MAX && request.compare.len() == 1)
+        );
+        assert_eq!(requests.iter().map(|request| request.success.len()).sum::<usize>(), 501);
     }
 
     #[test]

@@ -9,7 +9,8 @@ use crate::etcd::message::{Bytes, Effect, KeyValue, RangeRequest, TxnRequest};
 use crate::etcd::{Ask, Error, Etcd, Lease};
 use crate::store::disk::{BackupError, Part, Progress, StoreCount, Writer, read_backup};
 use crate::store::etcd::layout::{
-    self, Layout, Of, claim_key, last_revision, name_keys, read_value, restorer_key, unescaped,
+    self, ELECTIONS, Layout, Of, claim_key, last_revision, name_key, name_keys, read_value, restorer_key,
+    unescaped,
 };
 use crate::store::etcd::moving::{
     EtcdBackupError, EtcdRestore, Plan, Planned, Transactions, by_ids, compare, summed,
@@ -265,15 +266,15 @@ impl Claimed {
     fn claim(etcd: &Etcd, prefix: &str, force: bool) -> Result<Self> {
         let claim = get(etcd, claim_key(prefix), 0)?;
         let is_empty = claim.is_none() && is_empty(etcd, prefix)?;
-        match &claim {
+        let old = match &claim {
             Some(_) if get(etcd, restorer_key(prefix), 0)?.is_some() => {
                 return Err(EtcdBackupError::Restoring { prefix: prefix.to_owned() });
             }
             // What an interrupted one has left.
-            Some(_) => {}
-            None if is_empty => {}
+            Some(_) => stores_alone(etcd, prefix)?,
+            None if is_empty => Vec::new(),
             None => may_be_emptied(etcd, prefix, force)?,
-        }
+        };
         let mut token = [0; 16];
         getrandom::fill(&mut token).map_err(|error| Error::Unavailable {
             reason: format!("no random number is to be had: {error}"),
@@ -294,9 +295,7 @@ impl Claimed {
             let _ = block_on(lease.revoke());
             return Err(EtcdBackupError::Restoring { prefix: prefix.to_owned() });
         }
-        if !is_empty {
-            sent(etcd, prefix, &transactions.empty())?;
-        }
+        transactions.empty(&old).iter().try_for_each(|request| sent(etcd, prefix, request))?;
         Ok(Self { transactions, lease })
     }
 }
@@ -307,8 +306,8 @@ fn is_empty(etcd: &Etcd, prefix: &str) -> Result<bool> {
     Ok(block_on(etcd.call(&range))?.count == 0)
 }
 
-/// Whether what is below a prefix may be deleted.
-fn may_be_emptied(etcd: &Etcd, prefix: &str, force: bool) -> Result<()> {
+/// The stores below a prefix, if what is there may be deleted.
+fn may_be_emptied(etcd: &Etcd, prefix: &str, force: bool) -> Result<Vec<Layout>> {
     let (names, _) = names(etcd, prefix)?;
     if !force {
         let stores = names.into_iter().map(|(name, _)| name).collect();
@@ -320,7 +319,32 @@ fn may_be_emptied(etcd: &Etcd, prefix: &str, force: bool) -> Result<()> {
             return Err(EtcdBackupError::Held { store, holder });
         }
     }
-    Ok(())
+    stores_alone(etcd, prefix)
+}
+
+/// The stores below a prefix, where nothing else is there: another program has its keys there, or kvnodes that elect a primary.
+fn stores_alone(etcd: &Etcd, prefix: &str) -> Result<Vec<Layout>> {
+    let (names, _) = names(etcd, prefix)?;
+    let stores: Vec<Layout> = by_ids(names).into_iter().map(|(id, _)| Layout::new(prefix, &id, 0)).collect();
+    let ours = [claim_key(prefix), restorer_key(prefix)];
+    let all_names = name_key(prefix, "");
+    let is_stored = |key: &[u8]| {
+        let behind = stores.iter().find_map(|store| key.strip_prefix(store.base()));
+        behind.is_some_and(|behind| !behind.starts_with(ELECTIONS))
+    };
+    let (key, range_end) = layout::below(prefix);
+    let mut pages = etcd.pages(RangeRequest { key, range_end, keys_only: true, ..RangeRequest::default() });
+    while let Some(page) = block_on(pages.next())? {
+        let strange = page
+            .iter()
+            .map(|kv| &kv.key)
+            .find(|key| !ours.contains(key) && !key.starts_with(&all_names) && !is_stored(key));
+        if let Some(key) = strange {
+            let (prefix, key) = (prefix.to_owned(), key.escape_ascii().to_string());
+            return Err(EtcdBackupError::Foreign { prefix, key });
+        }
+    }
+    Ok(stores)
 }
 
 /// Has a transaction done. Done twice it is as done once: its keys are the claim's alone, which is its condition.

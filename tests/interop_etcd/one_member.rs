@@ -13,7 +13,7 @@ use kvnode::etcd::message::{
 use kvnode::etcd::{Config, Error, Etcd, WatchEvent, WatchOptions};
 
 use super::support::wait_until;
-use super::support::{EtcdCluster, ports::Port};
+use super::support::{EtcdCluster, etcd_versions, ports::Port};
 use super::{client, event, get, put, value};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -179,6 +179,10 @@ fn a_watch_that_is_behind_by_more_than_a_message_gets_all_of_it_in_order() {
 
 #[test]
 fn a_watch_tells_how_far_it_has_come_when_nothing_changes() {
+    // An etcd before 3.4 tells it every ten minutes, and has no flag for that.
+    if etcd_versions::version().starts_with("3.3.") {
+        return;
+    }
     let cluster = EtcdCluster::start_with(1, &["--experimental-watch-progress-notify-interval", "200ms"]);
     let etcd = client(cluster.endpoints());
     let revision = block_on(etcd.call(&put("w", "1"))).unwrap().header.unwrap().revision;

@@ -125,6 +125,7 @@ fn a_store_that_is_written_to_meanwhile_is_told_and_one_whose_keys_end_is_not() 
         said.contains("interrupted; ") && said.contains(" entries of a are in the store: run it again"),
         "{said}"
     );
+    beam.check_soon("GenServer.call(store, :count)", "30001");
     assert_eq!(person.gets(&args), "30001 entries\n");
 }
 

@@ -22,7 +22,7 @@ fn what_means_nothing_in_etcd_is_refused_with_the_reason() {
     for (flags, parts) in [
         (&["--data-dir", "d"][..], &["--data-dir: stores are kept in one place"][..]),
         (&["--data-dir", "d", "--sync", "never"], &["--sync: with --engine etcd"]),
-        (&["--data-dir", "d", "--backup-dir", "b"], &["--backup-dir: ", "etcdctl snapshot save"]),
+        (&["--data-dir", "d", "--backup-dir", "b"], &["--backup-dir: ", "kvnode backup --etcd"]),
         (&["--memory-max", "1GiB"], &["--memory-max: ", "--quota-backend-bytes"]),
         (&["--confirm", "1"], &["--confirm: ", "most members of etcd"]),
         (&["--confirm-timeout", "100"], &["--confirm-timeout: ", "no write waits for slaves"]),

@@ -57,11 +57,11 @@ pub fn others() -> Vec<(String, PathBuf)> {
     for root in
         folders.filter(|root| rustix::process::geteuid().is_root() && root.join("usr/bin/etcd").is_file())
     {
-        found.push((version(Some(&root)), root));
+        found.push((version_in(Some(&root)), root));
     }
     found.sort();
     let known: Vec<String> =
-        found.iter().map(|(version, _)| version.clone()).chain([version(None)]).collect();
+        found.iter().map(|(version, _)| version.clone()).chain([version_in(None)]).collect();
     let required = std::env::var("KVNODE_REQUIRE_ETCD").unwrap_or_default();
     for wanted in required.split(',').map(str::trim).filter(|wanted| !wanted.is_empty()) {
         assert!(
@@ -72,8 +72,13 @@ pub fn others() -> Vec<(String, PathBuf)> {
     found
 }
 
+/// Of the etcd that tests start.
+pub fn version() -> String {
+    version_in(root().as_deref())
+}
+
 /// "etcd Version: 3.5.16" is the first line.
-fn version(root: Option<&Path>) -> String {
+fn version_in(root: Option<&Path>) -> String {
     let output = etcd_in(root).arg("--version").output().expect("etcd can be started");
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let first = text.lines().next().unwrap_or_default();

@@ -221,12 +221,13 @@ impl Confirmations {
         if counting.is_some_and(|counting| !counting.lasts()) {
             return;
         }
-        let counted = counting.map(Counting::slaves);
         let done = {
             let mut queue = self.queue.lock();
             if queue.waiting.is_empty() {
                 return;
             }
+            // Read behind the lock, which a shorter list passes too: no slave that is taken from it confirms anything later.
+            let counted = counting.map(Counting::slaves);
             let mut confirmed: Vec<(u64, Traits)> = {
                 let slaves = self.slaves.read_recursive();
                 let slaves = slaves.iter().filter(|slave| counts(counted.as_deref(), slave));

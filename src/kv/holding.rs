@@ -57,7 +57,7 @@ impl Holding {
 }
 
 impl<S: Store> KeyValueServer<S> {
-    /// The same, of a store that other processes serve too: it follows no slaves and keeps nothing of them until it
+    /// Marks the store as one that other processes serve too: it follows no slaves and keeps nothing of them until it
     /// [holds](Self::hold) the store.
     pub fn held_by_turns(mut self) -> Self {
         self.holding =

@@ -37,9 +37,9 @@ pub fn backup(
     engine.backup(file, progress).map_err(MoveError::Backup)
 }
 
-/// Makes the stores of a backup in an etcd, all or nothing. Of a store's names those count by which kvnodes find it there, and of what it kept of itself
-/// its slaves: a store in etcd follows no primary, and has no term. `force`: what is below the prefix is deleted; a store that a kvnode
-/// serves is not.
+/// Makes the stores of a backup in an etcd, all or nothing. A store keeps its global names, or all where it has
+/// none, and of its notes the slaves alone: a store in etcd follows no primary, and has no term. `force`: the stores below the prefix are
+/// deleted first, where no kvnode serves them and nothing else is there.
 ///
 /// # Errors
 /// See [`MoveError`].

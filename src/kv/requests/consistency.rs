@@ -50,8 +50,8 @@ pub(super) type LateRead<S> =
     Box<dyn FnOnce(&KeyValueServer<S>, OwnedCaller, Option<DistributionFlags>) + Send>;
 
 impl<S: Store> KeyValueServer<S> {
-    /// The same, whose reads that say nothing of it are so new. It is of matter to a [shared](Store::IS_SHARED) store alone: another one answers each
-    /// read by all that it has.
+    /// Sets the consistency of reads without `consistency:`. [Shared](Store::IS_SHARED) stores alone use it: any other answers each read by
+    /// all that it has.
     pub fn reading(mut self, consistency: Consistency) -> Self {
         self.consistency = consistency;
         self

@@ -27,7 +27,7 @@ const _: () = assert!(OPERATIONS_MAX <= PLACES_MAX, "each entry of a transaction
 /// Entries that are too large, of which the keys are told.
 const TOLD_MAX: usize = 10;
 
-/// How a backup is restored into an etcd. What is shown here is the caller's to say: a store knows nothing of the meaning of names and notes.
+/// How a backup is restored into an etcd. The caller decides which names and notes a store keeps.
 pub struct EtcdRestore<'a> {
     /// What is below the prefix is deleted; without it something there is refused.
     pub force: bool,
@@ -68,7 +68,7 @@ pub enum EtcdBackupError {
     File(BackupError),
     /// etcd: away, out of space, or not to be used so.
     Etcd(Error),
-    /// The same, of a restore that has begun.
+    /// etcd failed behind the restore's claim of the prefix.
     Interrupted(Error),
     /// The revision that was being read is compacted: it took longer than etcd remembers.
     Compacted,
@@ -161,7 +161,7 @@ impl fmt::Display for EtcdBackupError {
             ),
             Self::Compacted => f.write_str(
                 "etcd has compacted the revision that was being read, as the backup took longer than its history is kept: try again \
-                 at a quieter time, or keep more of it",
+                 at a quieter time, or have more of it kept (--etcd-compact of the kvnodes)",
             ),
             Self::NoStore { prefix } => {
                 write!(f, "there is no store below {prefix}/ in this etcd; --etcd-prefix says another prefix")
@@ -304,8 +304,8 @@ impl Transactions {
         TxnRequest { compare: vec![self.claimed()], success, failure: Vec::new() }
     }
 
-    /// Claims the prefix for a process with this lease, if it is as it was found: `claim` is the revision of the claim that is there, and 0
-    /// where there is nothing.
+    /// Claims the prefix for a process with this lease, if it is as it was found. `claim`: the revision of the claim that is there, 0 where
+    /// there is none; `None`: the prefix is empty.
     pub fn claim(&self, lease: i64, claim: Option<i64>) -> TxnRequest {
         let as_found = match claim {
             Some(revision) => {

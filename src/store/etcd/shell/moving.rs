@@ -142,15 +142,20 @@ pub(in crate::store::etcd) fn restore(
     let transactions = claimed.transactions;
     let restored =
         fill(etcd, prefix, file, (&plan, &found), transactions, &mut |done, all| progress(done, all));
-    restored.map_err(|error| match error {
-        EtcdBackupError::Etcd(error) => EtcdBackupError::Interrupted(error),
-        error => error,
-    })?;
+    restored.map_err(interrupted)?;
     // Its key is gone already.
     let _ = block_on(claimed.lease.revoke());
     progress(1, 1);
     let stores = plan.stores.into_iter().zip(found);
     Ok(stores.map(|(store, found)| StoreCount { names: store.names, ..found }).collect())
+}
+
+/// The error of a restore whose claim stands.
+fn interrupted(error: EtcdBackupError) -> EtcdBackupError {
+    match error {
+        EtcdBackupError::Etcd(error) => EtcdBackupError::Interrupted(error),
+        error => error,
+    }
 }
 
 /// Writes all of a backup below a prefix that is claimed, and gives the claim back.
@@ -295,7 +300,8 @@ impl Claimed {
             let _ = block_on(lease.revoke());
             return Err(EtcdBackupError::Restoring { prefix: prefix.to_owned() });
         }
-        transactions.empty(&old).iter().try_for_each(|request| sent(etcd, prefix, request))?;
+        let emptied = transactions.empty(&old).iter().try_for_each(|request| sent(etcd, prefix, request));
+        emptied.map_err(interrupted)?;
         Ok(Self { transactions, lease })
     }
 }

@@ -1,7 +1,7 @@
 //! Rules of the engine that a test can break one by one, to show that its judges notice (`tests/linearizable_etcd.rs`).
 //!
-//! Only with the feature `planted`, which is for tests alone. Without it [`planted`] is `false` as a constant: each question stands where
-//! its rule is kept, and costs nothing. A store is opened with what is [planted](plant) on the thread that opens it.
+//! Only with the feature `planted`, which is for tests alone. Without it `planted` is `false` as a constant: each question stands where
+//! its rule is kept, and costs nothing. A store is opened with what is planted (`plant`) on the thread that opens it.
 
 /// A rule that can be broken. Its text is the rule as it is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -39,8 +39,8 @@ impl Lease {
         }
     }
 
-    /// Whether one is to be asked for now.
-    pub(super) fn is_wanted(&mut self, now: Instant) -> bool {
+    /// Drops a lease that has ended. Gives whether one is to be asked for now.
+    pub(super) fn drop_ended(&mut self, now: Instant) -> bool {
         if let Self::Held { until, .. } = *self
             && until <= now
         {

@@ -296,7 +296,7 @@ impl Candidate {
     }
 
     fn keep_lease(&mut self, now: Instant) {
-        if self.lease.is_wanted(now) {
+        if self.lease.drop_ended(now) {
             let question = self.next_question();
             self.lease = Lease::Asked { question };
             self.outputs.push_back(Output::Lease { question });

@@ -40,7 +40,7 @@ struct Seen {
     writes: u64,
 }
 
-/// Puts a whole store into the one that is asked.
+/// Puts a whole store into the store that the command asks.
 pub(super) fn import(from: &str, store: Option<&str>, to: &ToArgs, ask: &AskArgs) -> Result<(), CliError> {
     let name = store
         .map(|typed| {
@@ -396,7 +396,7 @@ mod kept {
         }
 
         fn send(&mut self) -> Result<(), BackupError> {
-            // Where nobody takes it any more the reason is told by whoever has ended.
+            // A closed channel: the importing side has ended, and tells its reason.
             let sent =
                 self.tell.send_blocking(std::mem::take(&mut self.batch)).map_err(|_| BackupError::Stopped);
             // It may have waited for a while.

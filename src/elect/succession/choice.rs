@@ -51,7 +51,7 @@ fn rank(record: &Record, holds: Holds) -> Option<Rank> {
     }
 }
 
-/// How many slaves have to report, so that one of them has each confirmed write: of `members` each write has `confirm`.
+/// How many of `members` slaves have to report, so that each confirmed write is with one of these; `confirm` slaves have such a write.
 pub(super) fn needed(members: usize, confirm: u32) -> usize {
     let confirm = usize::try_from(confirm).unwrap_or(usize::MAX);
     let spare = usize::from(!planted(Rule::EnoughReports));

@@ -108,7 +108,7 @@ impl Known {
                 self.record_at = revision;
                 self.record = RecordKey { mod_revision: revision, record: Record::read(&value) };
             }
-            Key::Report(node) if self.is_news(&node, revision) => {
+            Key::Report(node) if self.take_news(&node, revision) => {
                 let is_bounded = self.reports.len() < REPORTS_MAX || self.reports.contains_key(&node);
                 match Report::read(&value).filter(|report| report.pid.node == node && is_bounded) {
                     Some(report) => _ = self.reports.insert(node, ReportKey { lease, report }),
@@ -126,12 +126,13 @@ impl Known {
             Key::Record if revision >= self.record_at => {
                 (self.record_at, self.record) = (revision, RecordKey::default());
             }
-            Key::Report(node) if self.is_news(node, revision) => _ = self.reports.remove(node),
+            Key::Report(node) if self.take_news(node, revision) => _ = self.reports.remove(node),
             Key::Leader | Key::Record | Key::Report(_) => {}
         }
     }
 
-    fn is_news(&mut self, node: &Arc<str>, revision: i64) -> bool {
+    /// Takes note of the revision of this node's own report. Gives whether it is newer than what is known.
+    fn take_news(&mut self, node: &Arc<str>, revision: i64) -> bool {
         if *node != self.me {
             return true;
         }

@@ -382,7 +382,7 @@ impl Succession {
         if self.is_over() {
             return;
         }
-        if self.lease.is_wanted(now) {
+        if self.lease.drop_ended(now) {
             let question = self.next_question();
             self.lease = Lease::Asked { question };
             self.outputs.push_back(Output::Lease { question });

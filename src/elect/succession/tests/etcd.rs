@@ -52,7 +52,7 @@ impl Etcd {
     }
 
     /// A new leader gives each lease all of its time.
-    pub(super) fn is_back(&mut self, now: Instant) {
+    pub(super) fn come_back(&mut self, now: Instant) {
         self.is_away = false;
         self.leases.values_mut().for_each(|at| *at = now + TTL);
     }

@@ -196,7 +196,7 @@ impl World {
     pub(super) fn etcd_is_back(&mut self) {
         if self.etcd.is_away {
             let now = self.now;
-            self.etcd.is_back(now);
+            self.etcd.come_back(now);
             self.tell_all();
         }
     }

@@ -90,7 +90,7 @@ fn what_is_served_and_what_is_not_is_seen_as_on_a_beam_by_every_kind_of_caller()
             "KeyValueStore, :get, [:key]",
             "KeyValueStore, :delete, [:key]",
             "KeyValueStore, :get, [:key]",
-            "KeyValueStore, :get, [:too, :many]",
+            "KeyValueStore, :get, [:too, [], :many]",
             "KeyValueStoreReplicated, :get, [:no_primary_here]",
             "KeyValueStoreDistributed, :get, [:no_primary_anywhere]",
             "GenServer, :call, [KeyValueStore, {:put, 1, 2}]",
@@ -338,7 +338,7 @@ fn the_requests_of_a_store_are_functions() {
                 "match?({:exception, :undef, _}, catch_error(fn -> call.(:replica_ask, [1, 2, 3]) end))",
                 "true",
             ),
-            ("match?({:exception, :undef, _}, catch_error(fn -> call.(:count, [1]) end))", "true"),
+            ("match?({:exception, :undef, _}, catch_error(fn -> call.(:count, [[], 1]) end))", "true"),
         ] {
             let caught = "catch_error = fn act -> try do act.() catch :error, why -> why end end";
             let call = call.replace("catch_error(", "catch_error.(");

@@ -97,7 +97,9 @@ pub fn check_key(calls: &[Call]) -> Result<(), Violation> {
     let read: HashSet<u64> = calls
         .iter()
         .filter_map(|call| match call.act {
-            Act::Get(value) | Act::Swap { saw: value, .. } if call.end.is_some() => value,
+            Act::Get(value) if call.end.is_some() => value,
+            // Also of one that was never answered: what it has put may have been seen.
+            Act::Swap { saw, .. } => saw,
             _ => None,
         })
         .collect();
@@ -405,6 +407,8 @@ mod tests {
         // Two that build on each other, and on a put, none of which was answered.
         accepted(&[put(1, 0, None), add(10, 1), add(100, 1), get(111, 5, 6), get(111, 7, 8)]);
         accepted(&[put(1, 0, None), add(10, 1), swap(Some(11), Some(7), 1), get(7, 5, 6)]);
+        // A put that is seen by nothing that was answered, but by a comparison that may have happened.
+        accepted(&[put(1, 0, None), swap(Some(1), Some(2), 1), get(2, 5, 6)]);
         refused(&[put(1, 0, None), add(10, 1), add(100, 1), get(111, 5, 6), get(101, 7, 8)], 4);
     }
 

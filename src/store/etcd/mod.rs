@@ -57,7 +57,7 @@
 //! Writes that wait: a connection that writes more than 16 MiB that are not answered waits until there is room, half a second at most, and
 //! is then answered [`Unavailable`](StoreError::Unavailable), as are all behind it until there is room. A
 //! transaction is about 1 MiB. 262,144 reads may wait for writes of processes here, and as many for those of others: one more is answered by the
-//! error `system_limit`. A load is read in pages of about 1 MiB into a table beside the old one. What the watch brings is bounded by
+//! error `system_limit`. A load is read in pages of about 8 MiB into a table beside the old one. What the watch brings is bounded by
 //! the client ([`Config`](crate::etcd::Config)).
 //!
 //! While all is loaded anew nothing is written: what is asked waits, and past 4 s is [`Unavailable`](StoreError::Unavailable).

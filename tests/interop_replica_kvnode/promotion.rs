@@ -135,12 +135,12 @@ fn of_two_slaves_that_are_promoted_apart_from_each_other_one_yields_and_tells_wh
         // The node that ended is looked for.
         beam.check_soon(&format!("Enum.sort({})", states(primary)), "[:seeking, {:in_step, 0}]");
         beam.check(&call(primary, "{:get, :of}"), &format!(":{primary}"));
-        let mut lines: Vec<String> = Vec::new();
-        wait_until("both pairs are in the file", || {
-            lines = dropped(dir.path(), slave, 1).lines().map(Into::into).collect();
-            lines.len() >= 2
-        });
-        lines.sort();
+        // Said when the file is whole.
+        let follower = if is_one { &two } else { &one };
+        follower.wait_for_log(&["dropped", "pairs=2"]);
+        let file = dropped(dir.path(), slave, 1);
+        let mut lines: Vec<&str> = file.lines().collect();
+        lines.sort_unstable();
         let long = format!("{{:{slave}, \"{}\"}}", "long ".repeat(100));
         let of = format!("{{:of, :{slave}}}");
         assert_eq!(lines, [of, long]);

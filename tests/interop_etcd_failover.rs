@@ -13,8 +13,7 @@ mod support;
 
 use rustix::process::Signal;
 use support::{
-    BeamNode, BeamOptions, Cut, Epmd, EtcdCluster, EtcdOn, Host, KvNode, Network, Otp,
-    at_once_on_oldest_and_newest,
+    BeamNode, BeamOptions, Cut, Epmd, EtcdCluster, Host, KvNode, Network, Otp, at_once_on_oldest_and_newest,
 };
 
 /// A caller is served again after this at the latest, as issue and docs say.
@@ -359,31 +358,37 @@ fn slaves_of_both_kinds_get_every_write_of_the_holders_one_after_the_other() {
     });
 }
 
-/// A BEAM and an etcd on one host, and a node of the store on each of two others.
+/// A BEAM on one host, a node of the store on each of two others, and three members of etcd on hosts of their own.
 struct Hosts {
     beam: BeamNode,
     nodes: [KvNode; 2],
-    _etcd: EtcdOn,
+    etcd: EtcdCluster,
     network: Network,
 }
 
 impl Hosts {
     fn start(otp: &Otp) -> Option<Self> {
-        let network = Network::lay(3)?;
-        let [here, one, other] = network.hosts();
-        let (etcd, client) = EtcdOn::start(here);
+        let network = Network::lay(6)?;
+        let [here, one, other, members @ ..] = network.hosts::<6>();
+        let etcd = EtcdCluster::start_on(&members, here);
         let beam = BeamNode::start(otp, network.epmd(), BeamOptions::new("caller").on(here));
+        let endpoints = etcd.endpoints().join(",");
         let args =
-            format!("--engine etcd --etcd {client} --store global:kv,local:kv --connect {}", beam.name());
+            format!("--engine etcd --etcd {endpoints} --store global:kv,local:kv --connect {}", beam.name());
         let first = KvNode::start_on(&network, one, "kv0", &args);
         beam.wait_for_global("kv");
         let nodes = [first, KvNode::start_on(&network, other, "kv1", &args)];
-        Some(Self { beam, nodes, _etcd: etcd, network })
+        Some(Self { beam, nodes, etcd, network })
     }
 
+    /// That of a kvnode.
     fn host(&self, at: usize) -> &Host {
-        let [_, one, other] = self.network.hosts();
-        [one, other][at]
+        self.network.hosts::<6>()[1 + at]
+    }
+
+    /// That of a member of etcd.
+    fn host_of_member(&self, at: usize) -> &Host {
+        self.network.hosts::<6>()[3 + at]
     }
 }
 
@@ -460,7 +465,8 @@ fn the_table() {
     }
     check_all(&scene.beam);
     let mut cuts = Vec::new();
-    if let Some(hosts) = Hosts::start(&otp) {
+    let mut hosts = Hosts::start(&otp);
+    if let Some(hosts) = &hosts {
         probe(&hosts.beam, ROUND_TIMEOUT);
         for _ in 0..rounds() {
             wait_until_watched(&hosts.beam, hosts.nodes.iter().map(KvNode::name));
@@ -476,11 +482,45 @@ fn the_table() {
                 .beam
                 .check_soon(&format!("GenServer.call({{:kv, :\"{node}\"}}, {{:put, :healed, 1}})"), ":ok");
         }
-        check_all(&hosts.beam);
     }
     for (what, seen) in [("kill", kills), ("stop", stops), ("cut", cuts)] {
         if !seen.is_empty() {
             table_row(what, &seen);
         }
     }
+    let Some(hosts) = &mut hosts else { return };
+    check_all(&hosts.beam);
+    // Writes that the leader has taken hang for longer, and are told of.
+    probe(&hosts.beam, 5_000);
+    println!("| of the leader of three etcds | rounds | until the next :ok, p50 | worst | longest call |");
+    println!("| --- | --- | --- | --- | --- |");
+    for what in ["kill", "stop", "cut"] {
+        let seen: Vec<Seen> = (0..rounds()).map(|_| without_its_leader(hosts, what)).collect();
+        table_row(what, &seen);
+    }
+    check_all(&hosts.beam);
+}
+
+/// What callers see while the leader of etcd is away, until another leads and serves them.
+fn without_its_leader(hosts: &mut Hosts, what: &str) -> Seen {
+    let leader = hosts.etcd.leader();
+    hosts.beam.run("KvNodeTest.Prober.await_ok(probers)");
+    hosts.beam.run("KvNodeTest.Prober.mark(probers)");
+    match what {
+        "kill" => hosts.etcd.kill(leader),
+        "stop" => hosts.etcd.stop(leader),
+        _ => hosts.host_of_member(leader).cut(Cut::Drop),
+    }
+    hosts.etcd.leader_but(Some(leader));
+    // Of calls that have begun since.
+    hosts.beam.run("KvNodeTest.Prober.await_ok(probers)");
+    hosts.beam.run("KvNodeTest.Prober.await_ok(probers)");
+    let seen = seen(&hosts.beam, &format!("{what} of the leader of etcd"));
+    match what {
+        "kill" => hosts.etcd.run(leader),
+        "stop" => hosts.etcd.go_on(leader),
+        _ => hosts.host_of_member(leader).heal(Cut::Drop),
+    }
+    hosts.etcd.wait_until_healthy(leader);
+    seen
 }

@@ -225,9 +225,15 @@ impl EtcdCluster {
     /// The member that leads, by what the members say.
     #[track_caller]
     pub fn leader(&self) -> usize {
+        self.leader_but(None)
+    }
+
+    /// The same, and another than this one, which is not asked.
+    #[track_caller]
+    pub fn leader_but(&self, before: Option<usize>) -> usize {
         let mut found = None;
         wait_until("etcd has a leader", || {
-            found = (0..self.members.len()).find(|at| {
+            found = (0..self.members.len()).filter(|at| Some(*at) != before).find(|at| {
                 let output = self.ctl_output(&self.endpoint(*at), &["endpoint", "status"]);
                 // endpoint, ID, version, size, is leader, is learner, …
                 let text = String::from_utf8_lossy(&output.stdout).into_owned();

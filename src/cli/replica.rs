@@ -60,7 +60,7 @@ pub(super) struct StatusArgs {
 #[command(before_help = PROMOTE_EXAMPLES)]
 pub(super) struct PromoteArgs {
     /// Where an election decides (--elect of kvnode): be the primary all the same, without waiting for what other slaves have, which may be
-    /// lost
+    /// lost. It is within 4 s, or not at all
     #[arg(long)]
     force: bool,
     #[command(flatten)]
@@ -264,8 +264,37 @@ fn told(answer: TermView<'_>, form: Form) -> Result<(), CliError> {
         answer::NOT_KEPT,
         ("no_slave", "it has no such slave; kvnode status shows those that it has"),
     ];
-    answer::carried_out(answer, |code| answer::of_table(&known, code))
+    let not_forced = answer::refusal(answer).and_then(TermView::as_tuple::<2>).map(|[_, why]| why);
+    answer::carried_out(answer, |code| match not_forced {
+        Some(why) if code.is_atom("not_elected") => answer::of_table(&NOT_FORCED, why),
+        _ => answer::of_table(&known, code),
+    })
 }
+
+/// Why a store is not made the primary by force, in `{:error, {:not_elected, why}}`.
+const NOT_FORCED: [(&str, &str); 6] = [
+    (
+        "etcd",
+        "it is not the primary: etcd does not answer its node, or gives it no lease, and nothing has changed; kvnode doctor --etcd shows what is \
+         wrong with it",
+    ),
+    (
+        "unknown",
+        "it is not the primary so far: etcd has not answered in time, or its promotion takes long, and it may be the primary yet; kvnode status \
+         shows it",
+    ),
+    (
+        "unreadable",
+        "it is not the primary: a key of the election in etcd is not understood, as of another version of kvnode; the log of its node names the key",
+    ),
+    ("unfit", "it is not the primary: the store could not be promoted; the log of its node says why"),
+    ("leaves", "it is not the primary: its node ends"),
+    (
+        "late",
+        "it is not the primary: another node was faster, or the store has not said in time what it holds, and it is not tried any more; kvnode \
+         status shows which node is",
+    ),
+];
 
 impl Store<'_> {
     /// Its status once all slaves but this one have answered, and after so long at the latest; `None`: it does not say.

@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 
 use super::ranked::{Ranked, rank};
 use super::reason::Reason;
+use super::slaves::TooManySlaves;
 use super::upstream::Me;
 use super::{Follow, KeyValueServer};
 use crate::etf::{Pid, TermWriter};
@@ -86,20 +87,26 @@ pub struct ElectionFigures {
     pub since: u64,
     /// The nodes whose acknowledgements count for `confirm`.
     pub counted: Vec<Arc<str>>,
+    /// Nodes that an election that is under way lacks: their data may be of matter, and they are not there, or have lost it.
+    pub missing: Vec<Arc<str>>,
     /// How often another primary was elected since the store's process began.
     pub elections: u64,
 }
 
 /// Something that the server has to tell the election.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ElectionNews {
     /// The store has taken the greeting of a primary with this fence.
     Follows {
         /// The fence.
         fence: u64,
     },
-    /// Somebody wants the store to be the primary, whatever is known of the others.
-    Forced,
+    /// A caller wants the store to be the primary, whatever is known of the others. It is answered when the store
+    /// [leads](KeyValueServer::lead_until), or [does not](KeyValueServer::not_forced).
+    Forced {
+        /// The process that waits for the answer.
+        caller: Pid,
+    },
 }
 
 /// Told of news. From any thread; must not block.
@@ -172,8 +179,8 @@ pub(super) struct Election {
     chosen: Mutex<Option<u64>>,
     tell: OnceLock<TellElection>,
     figures: Ranked<rank::Alone, ElectionFigures>,
-    /// Callers that want the store to be the primary.
-    forcing: Mutex<Vec<OwnedCaller>>,
+    /// Callers that want the store to be the primary, each with its process.
+    forcing: Mutex<Vec<(Pid, OwnedCaller)>>,
 }
 
 /// How many callers may wait for a forced promotion.
@@ -250,19 +257,41 @@ impl<S: Store> KeyValueServer<S> {
     /// waits for slaves is told then that its write is not confirmed.
     pub fn lead_until(&self, until: Option<Instant>) {
         let led = self.election.tenure.set(until);
-        if until.is_some() == led {
-            return;
+        if until.is_some() != led {
+            self.upstream.elect(until.is_some());
+            if until.is_none() {
+                return self.confirmations.give_up();
+            }
+            self.keep_numbers_apart(0);
+            self.expiry.hurry();
         }
-        self.upstream.elect(until.is_some());
-        if until.is_none() {
-            return self.confirmations.give_up();
+        // Also where it led before: its time may have been over when a caller came.
+        if until.is_some() {
+            for (_, caller) in self.take_forcing() {
+                caller.reply(&*self.dispatch, |w| _ = w.atom("ok"));
+            }
         }
-        self.keep_numbers_apart(0);
-        self.expiry.hurry();
-        let forcing = std::mem::take(&mut *self.election.forcing.lock());
-        for caller in forcing {
-            caller.reply(&*self.dispatch, |w| _ = w.atom("ok"));
+    }
+
+    /// The store is not made the primary by force, for a reason that has this word: the callers that want that are told.
+    pub fn not_forced(&self, why: &str) {
+        for (_, caller) in self.take_forcing() {
+            self.watch.count_not_done(Reason::NotElected);
+            caller.reply(&*self.dispatch, |w| {
+                w.tuple(2).atom("error").tuple(2).atom(Reason::NotElected.code()).atom(why);
+            });
         }
+    }
+
+    fn take_forcing(&self) -> Vec<(Pid, OwnedCaller)> {
+        std::mem::take(&mut *self.election.forcing.lock())
+    }
+
+    /// A process that wants the store to be the primary has ended. Gives whether another one still wants that.
+    pub fn forget_forcing(&self, caller: &Pid) -> bool {
+        let mut forcing = self.election.forcing.lock();
+        forcing.retain(|(pid, _)| pid != caller);
+        !forcing.is_empty()
     }
 
     /// A write counts as confirmed by these slaves alone from now on.
@@ -289,11 +318,21 @@ impl<S: Store> KeyValueServer<S> {
         (self.last_seq(), kvnodes)
     }
 
-    /// Adds slaves of the elected primary, and follows them; those that it has stay as they are.
-    pub fn follow_elected(&self, slaves: impl IntoIterator<Item = KnownSlave>, me: &Pid) {
-        let mut is_more = false;
+    /// Adds slaves of the elected primary, and follows them; those that it has stay as they are. Where it has as many slaves as it may have, one
+    /// of those that are `gone` makes room, of those that are not in step. Gives those for which there was no room.
+    pub fn follow_elected(
+        &self,
+        slaves: impl IntoIterator<Item = KnownSlave>,
+        gone: impl Fn(&SlaveName) -> bool,
+        me: &Pid,
+    ) -> Vec<KnownSlave> {
+        let (mut is_more, mut without_room) = (false, Vec::new());
         for KnownSlave { name, node } in slaves {
-            match self.add_slave(name.clone()) {
+            let mut added = self.add_slave(name.clone());
+            if added.is_err() && self.make_room(&gone, me) {
+                (added, is_more) = (self.add_slave(name.clone()), true);
+            }
+            match added {
                 Ok(Some(slave)) => {
                     if let Some(node) = node {
                         slave.expect_at(node);
@@ -304,12 +343,22 @@ impl<S: Store> KeyValueServer<S> {
                     self.follow_slave(slave, me, None);
                 }
                 Ok(None) => {}
-                Err(_) => tracing::error!(store = ?me, slave = %name, "too many slaves: not added"),
+                Err(TooManySlaves) => without_room.push(KnownSlave { name, node }),
             }
         }
         if is_more {
             self.note_slaves_quietly();
         }
+        without_room
+    }
+
+    /// Removes a slave that is gone, and gives whether there is one.
+    fn make_room(&self, gone: impl Fn(&SlaveName) -> bool, me: &Pid) -> bool {
+        let slaves = self.slaves();
+        let makes_room = slaves.iter().find(|slave| gone(slave.name()) && !slave.machine().is_whole());
+        let Some(slave) = makes_room else { return false };
+        tracing::warn!(store = ?me, slave = %slave.name(), "slave removed: its node is gone, and another one needs the room");
+        self.remove_slave(slave.name())
     }
 
     /// How the election stands, for people. Since when is noted here.
@@ -379,26 +428,35 @@ impl<S: Store> KeyValueServer<S> {
             turn.reply(caller, |w| self.watch.refused(Reason::Busy, w));
             return None;
         }
-        forcing.push(caller.to_owned(&turn.me.pid));
+        let pid = Pid::from(caller.pid());
+        forcing.push((pid.clone(), caller.to_owned(&turn.me.pid)));
         drop(forcing);
-        self.election.tell(ElectionNews::Forced);
+        self.election.tell(ElectionNews::Forced { caller: pid });
         None
     }
 }
 
-/// Writes `%{state: s, fence: n, primary: node, round: {counted, needed}, since: t, counted: [node], elections: n}`.
+/// Writes `%{state: s, fence: n, primary: node, round: {counted, needed}, missing: [node], since: t, counted: [node], elections: n}`.
 pub(super) fn write(w: &mut TermWriter<'_>, figures: &ElectionFigures) {
-    let ElectionFigures { state, fence, primary, round, since, counted, elections } = figures;
-    w.map(7).atom("state").atom(state.code()).atom("fence").unsigned(*fence);
+    let ElectionFigures { state, fence, primary, round, since, counted, missing, elections } = figures;
+    w.map(8).atom("state").atom(state.code()).atom("fence").unsigned(*fence);
     w.atom("primary").atom(primary.as_deref().unwrap_or("nil"));
     w.atom("round");
     match round {
         Some((counted, needed)) => w.tuple(2).unsigned(*counted).unsigned(*needed),
         None => w.atom("nil"),
     };
-    w.atom("since").unsigned(*since).atom("counted").list(counted.len());
-    counted.iter().for_each(|node| _ = w.atom(node));
-    w.nil().atom("elections").unsigned(*elections);
+    w.atom("missing");
+    write_nodes(missing, w);
+    w.atom("since").unsigned(*since).atom("counted");
+    write_nodes(counted, w);
+    w.atom("elections").unsigned(*elections);
+}
+
+fn write_nodes(nodes: &[Arc<str>], w: &mut TermWriter<'_>) {
+    w.list(nodes.len());
+    nodes.iter().for_each(|node| _ = w.atom(node));
+    w.nil();
 }
 
 #[cfg(test)]
@@ -406,9 +464,96 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::distribution::Outbound;
     use crate::etf::text::{InspectLimits, inspect};
-    use crate::etf::{TermView, encode};
+    use crate::etf::{Cursor, Reference, TermView, encode};
     use crate::kv::follow::tests::nobody;
+    use crate::kv::slaves::SLAVES_MAX;
+    use crate::process::effect::EndedCall;
+    use crate::process::{Dispatch, NoRoom, ProcessId};
+    use crate::store::MemoryStore;
+
+    /// Counts what is sent.
+    #[derive(Default)]
+    struct Sent(Mutex<usize>);
+
+    impl Dispatch for Sent {
+        fn send(&self, _node: &str, _frames: &mut Outbound) -> Result<(), NoRoom> {
+            *self.0.lock() += 1;
+            Ok(())
+        }
+
+        fn end_call(&self, _call: EndedCall) {}
+
+        fn exit(&self, _process: ProcessId, _reason: &[u8]) {}
+    }
+
+    fn pid(node: &str, id: u32) -> Pid {
+        Pid { node: node.into(), id, serial: 0, creation: 1 }
+    }
+
+    fn elected() -> (Arc<KeyValueServer<MemoryStore>>, Arc<Sent>) {
+        let sent = Arc::new(Sent::default());
+        let dispatch = Arc::clone(&sent) as Arc<dyn Dispatch>;
+        let server = KeyValueServer::new(MemoryStore::default(), dispatch, nobody(), 1 << 20);
+        (server.elected().shared(), sent)
+    }
+
+    /// Callers that want the store to be the primary.
+    fn force(server: &KeyValueServer<MemoryStore>, ids: &[u32]) {
+        for id in ids {
+            let (caller, tag) =
+                (pid("c@h", *id), Reference { node: "c@h".into(), creation: 1, words: vec![1, 2, *id] });
+            let from = encode(|w| _ = w.tuple(2).pid(&caller).reference(&tag));
+            let from = Caller::parse(&mut Cursor::new(&from)).expect("a caller").to_owned(&pid("a@h", 9));
+            server.election.forcing.lock().push((caller, from));
+        }
+    }
+
+    #[test]
+    fn callers_that_force_are_answered_when_it_ends_and_go_when_their_processes_are_gone() {
+        let (server, sent) = elected();
+        let counted = || {
+            let refused = server.watch.not_done();
+            let at = Reason::ALL
+                .iter()
+                .position(|reason| *reason == Reason::NotElected)
+                .expect("it is one of them");
+            (*sent.0.lock(), refused[at])
+        };
+        force(&server, &[1, 2, 3]);
+        assert!(server.forget_forcing(&pid("c@h", 2)), "others wait");
+        server.not_forced("late");
+        assert_eq!(counted(), (2, 2));
+        server.not_forced("late");
+        assert_eq!(counted(), (2, 2), "nobody waits");
+        force(&server, &[4]);
+        assert!(!server.forget_forcing(&pid("c@h", 4)));
+        // It is the primary; and is it already.
+        let until = server.election.tenure.clock.now() + Duration::from_secs(60);
+        for sent in [3, 4] {
+            force(&server, &[5]);
+            server.lead_until(Some(until));
+            assert_eq!(counted(), (sent, 2));
+        }
+    }
+
+    #[test]
+    fn a_slave_that_is_gone_makes_room_for_one_that_is_there() {
+        let (server, _) = elected();
+        let me = pid("a@h", 9);
+        let slave = |n: usize| KnownSlave { name: SlaveName::remote("kv", &format!("s{n}@h")), node: None };
+        let is_gone =
+            |gone: &'static [usize]| move |name: &SlaveName| gone.iter().any(|n| slave(*n).name == *name);
+        let follow = |n: usize, gone| server.follow_elected([slave(n)], is_gone(gone), &me);
+        assert!((0..SLAVES_MAX).all(|n| follow(n, &[1]).is_empty()));
+        assert_eq!(follow(100, &[]), [slave(100)], "all are there");
+        assert_eq!(follow(100, &[3, 4]), [], "one that is gone makes room");
+        let has = |n: usize| server.slaves().iter().any(|known| *known.name() == slave(n).name);
+        assert_eq!((has(100), has(3), has(4), server.slaves().len()), (true, false, true, SLAVES_MAX));
+        assert_eq!(follow(100, &[4]), [], "it is one already");
+        assert!(has(4));
+    }
 
     impl Counting {
         /// Of a store that is not the primary, whose slaves do not count.
@@ -445,6 +590,7 @@ mod tests {
             round: Some((1, 2)),
             since: 9,
             counted: vec!["a@h".into()],
+            missing: vec!["b@h".into(), "c@h".into()],
             elections: 3,
         };
         let shown = |figures: &ElectionFigures| {
@@ -453,10 +599,15 @@ mod tests {
         };
         assert_eq!(
             shown(&figures),
-            "%{state: :electing, fence: 7, primary: nil, round: {1, 2}, since: 9, counted: [:a@h], elections: 3}"
+            "%{state: :electing, fence: 7, primary: nil, round: {1, 2}, missing: [:b@h, :c@h], since: 9, counted: [:a@h], elections: 3}"
         );
-        let led =
-            ElectionFigures { primary: Some("b@h".into()), round: None, counted: Vec::new(), ..figures };
-        assert!(shown(&led).contains("primary: :b@h, round: nil"), "{}", shown(&led));
+        let led = ElectionFigures {
+            primary: Some("b@h".into()),
+            round: None,
+            counted: Vec::new(),
+            missing: Vec::new(),
+            ..figures
+        };
+        assert!(shown(&led).contains("primary: :b@h, round: nil, missing: []"), "{}", shown(&led));
     }
 }

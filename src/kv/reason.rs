@@ -146,6 +146,8 @@ reasons! {
         Unknown = StoreError::Unknown.code(),
         /// An election runs, and this store is not the primary, nor knows one that is there: nothing is written. To be asked again.
         NoPrimary = "no_primary",
+        /// An election runs, and this store could not be made the primary by force.
+        NotElected = "not_elected",
         /// Too few slaves have a write in time.
         Unconfirmed = "unconfirmed",
         /// The disk does not take what the store is to know after a restart.

@@ -21,8 +21,10 @@ use crate::{Node, ProcessHandle};
 /// How long etcd keeps the keys of one that does not renew its lease: 4 s, of which a third goes by before each renewal. One that is
 /// stopped or cut off is replaced behind that.
 const LEASE: Duration = Duration::from_secs(4);
-/// How long a node that ends waits for all of its stores to have left, and for their leases to be revoked.
+/// How long a node that ends waits for all of its stores to have left, which takes 1 s at most, and for their leases to be revoked.
 const LEAVE_MAX: Duration = Duration::from_secs(3);
+/// How long a lease takes to be revoked, at most: it ends in its time where etcd does not answer.
+const REVOKE_MAX: Duration = Duration::from_secs(2);
 /// Changes of the keys that wait to be handled, at most: etcd waits with more.
 pub(super) const CHANGES_MAX: usize = 16;
 
@@ -148,13 +150,21 @@ pub(super) struct Hands<I, M> {
     pub(super) process: ProcessHandle,
     pub(super) came: Sender<Came<I, M>>,
     lease: Option<Lease>,
+    /// Held for as long as anything is to be done: the node that ends waits for that.
+    alive: Sender<()>,
     /// Dropped, what was dialled is not watched any more.
     dialled: Option<Sender<()>>,
 }
 
 impl<I: Told, M: Send + 'static> Hands<I, M> {
-    pub(super) fn new(etcd: Etcd, process: ProcessHandle, came: Sender<Came<I, M>>) -> Self {
-        Self { etcd, process, came, lease: None, dialled: None }
+    /// `alive` is the other side of what [`Candidates::add`] was given.
+    pub(super) fn new(
+        etcd: Etcd,
+        process: ProcessHandle,
+        came: Sender<Came<I, M>>,
+        alive: Sender<()>,
+    ) -> Self {
+        Self { etcd, process, came, lease: None, alive, dialled: None }
     }
 
     /// Has something done beside the task, which is told what comes of it.
@@ -202,12 +212,19 @@ impl<I: Told, M: Send + 'static> Hands<I, M> {
         Some(I::lease_until(until))
     }
 
+    /// Has the lease revoked. The task has ended before that is done, and the node's end waits for it all the same.
     pub(super) fn revoke_lease(&mut self) {
         if let Some(lease) = self.lease.take() {
+            let alive = self.alive.clone();
             self.spawn(async move {
-                if let Err(error) = lease.revoke().await {
-                    tracing::debug!(%error, "the lease of a store is not revoked: it ends in its time");
+                match within(REVOKE_MAX, lease.revoke()).await {
+                    Some(Ok(())) => {}
+                    Some(Err(error)) => {
+                        tracing::debug!(%error, "the lease of a store is not revoked: it ends in its time");
+                    }
+                    None => tracing::debug!("etcd does not revoke the lease of a store: it ends in its time"),
                 }
+                drop(alive);
                 None
             });
         }

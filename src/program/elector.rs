@@ -12,13 +12,13 @@ use smol::channel::Receiver;
 
 use super::candidacy::{self, CHANGES_MAX, Candidates, Hands, next, now};
 use crate::ProcessHandle;
-use crate::distribution::ServerRef;
+use crate::distribution::{RemoteProcess, ServerRef};
 use crate::elect::Life;
 use crate::elect::succession::{Config, Event, Holds, Input, Leader, Output, Role, Slave, Succession, View};
 use crate::etcd::Etcd;
 use crate::etf::{OwnedTerm, Pid};
 use crate::kv::{ElectionFigures, ElectionNews, ElectionState, KeyValueServer};
-use crate::node::{FormerHolder, HeldNames};
+use crate::node::{FormerHolder, HeldNames, Watch};
 use crate::replica::downstream::Level;
 use crate::replica::{KnownSlave, SlaveName};
 use crate::store::Store;
@@ -56,6 +56,8 @@ enum More {
     Promoted { question: u64, former: Vec<Life>, others: Vec<Pid>, result: Result<(), String> },
     /// News of the store's server.
     News(ElectionNews),
+    /// A process that wants the store to be the primary by force has ended.
+    Gone(Pid),
 }
 
 type Came = candidacy::Came<Input, More>;
@@ -86,18 +88,17 @@ impl Elected {
         let shell = Shell {
             elected: Arc::clone(self),
             machine: Succession::new(config, now()),
-            hands: Hands::new(self.etcd.clone(), process.clone(), came),
+            hands: Hands::new(self.etcd.clone(), process.clone(), came, alive),
             server,
             names,
             look_at: None,
+            forcing: Vec::new(),
+            without_room: Vec::new(),
             fence: 0,
             elections: 0,
         };
         process.spawn(at_etcd::watch(self.etcd.clone(), self.base.clone(), tell));
-        process.spawn(async move {
-            shell.run(coming, told).await;
-            drop(alive);
-        });
+        process.spawn(shell.run(coming, told));
     }
 
     /// The name by which the store is a slave where it is on this node.
@@ -114,6 +115,10 @@ struct Shell<S> {
     names: HeldNames,
     /// When it is looked how the slaves stand; `None`: the store is not the primary.
     look_at: Option<Instant>,
+    /// Callers that want the store to be the primary by force, which are watched until they are answered.
+    forcing: Vec<Watch>,
+    /// Slaves for which there was no room.
+    without_room: Vec<KnownSlave>,
     /// The last fence that was shown.
     fence: u64,
     elections: u64,
@@ -157,6 +162,9 @@ impl<S: Store> Shell<S> {
         }
         let leads_until = self.machine.leads_until();
         self.server.lead_until(leads_until);
+        if leads_until.is_some() {
+            self.forcing.clear();
+        }
         let role = self.show();
         // One that leaves waits for its slaves to have everything.
         match (matches!(role, Role::Primary | Role::Leaving), self.look_at) {
@@ -180,7 +188,31 @@ impl<S: Store> Shell<S> {
                 }
             }
             More::News(ElectionNews::Follows { fence }) => self.machine.handle(Input::Fence(fence), now()),
-            More::News(ElectionNews::Forced) => self.machine.handle(Input::Force, now()),
+            More::News(ElectionNews::Forced { caller }) => {
+                self.machine.handle(Input::Force, now());
+                self.watch_forcing(caller);
+            }
+            More::Gone(caller) => {
+                if !self.server.forget_forcing(&caller) {
+                    tracing::info!(store = ?self.hands.process, "not made the primary by force any more: the caller has ended");
+                    self.machine.handle(Input::ForceWithdrawn, now());
+                }
+            }
+        }
+    }
+
+    /// A caller's wish ends with the caller.
+    fn watch_forcing(&mut self, caller: Pid) {
+        let (client, came) =
+            (self.hands.process.node().client_of(self.hands.process.pid()), self.hands.came.clone());
+        let at = RemoteProcess::Pid(caller.clone());
+        // Closed: the task has ended.
+        let gone = move |_| _ = came.try_send(Came::More(More::Gone(caller)));
+        match client.monitor_with(at, gone) {
+            Ok(watch) => self.forcing.push(watch),
+            Err(error) => {
+                tracing::debug!(store = ?self.hands.process, %error, "a caller of a forced promotion is not monitored");
+            }
         }
     }
 
@@ -222,6 +254,11 @@ impl<S: Store> Shell<S> {
                 // One that leaves waits for those that are to have everything.
                 self.look_at_slaves();
             }
+            Output::NotForced(why) => {
+                tracing::warn!(store = ?self.hands.process, "not made the primary by force: {why}");
+                self.server.not_forced(why.code());
+                self.forcing.clear();
+            }
             Output::LedBy(leader) => self.server.held_by(leader.map(|leader| leader.pid)),
             Output::Dial { question, node } => self.hands.dial(question, node),
             Output::Revoke => self.hands.revoke_lease(),
@@ -250,21 +287,48 @@ impl<S: Store> Shell<S> {
         }
         let configured = self.elected.slaves.iter().cloned();
         let configured = configured.map(|name| KnownSlave { name, node: None });
-        self.server.follow_elected(configured, self.hands.process.pid());
+        self.without_room.clear();
+        self.follow_all(configured.collect());
         self.follow(others);
     }
 
-    fn follow<'a>(&self, others: impl IntoIterator<Item = &'a Pid>) {
+    fn follow<'a>(&mut self, others: impl IntoIterator<Item = &'a Pid>) {
         let me = self.hands.process.pid();
         let others = others.into_iter().filter(|other| other.node != me.node);
         let slaves = others.map(|other| KnownSlave {
             name: self.elected.slave_at(&other.node),
             node: Some(Arc::clone(&other.node)),
         });
-        self.server.follow_elected(slaves, me);
+        self.follow_all(slaves.collect());
+    }
+
+    fn follow_all(&mut self, slaves: Vec<KnownSlave>) {
+        let without_room = self.make_slaves(slaves);
+        for slave in &without_room {
+            let name = &slave.name;
+            tracing::error!(store = ?self.hands.process, slave = %name, "too many slaves: it is added when another one is gone");
+        }
+        self.without_room.extend(without_room);
+    }
+
+    /// Gives those for which there is no room.
+    fn make_slaves(&self, slaves: Vec<KnownSlave>) -> Vec<KnownSlave> {
+        let is_configured = |name: &SlaveName| self.elected.slaves.contains(name);
+        let gone = |name: &SlaveName| match name {
+            SlaveName::Remote { node, .. } => {
+                *name == self.elected.slave_at(node) && !is_configured(name) && !self.machine.is_there(node)
+            }
+            _ => false,
+        };
+        self.server.follow_elected(slaves, gone, self.hands.process.pid())
     }
 
     fn look_at_slaves(&mut self) {
+        if !self.without_room.is_empty() && self.machine.leads().is_some() {
+            let mut waiting = std::mem::take(&mut self.without_room);
+            waiting.retain(|slave| slave.node.as_ref().is_none_or(|node| self.machine.is_there(node)));
+            self.without_room = self.make_slaves(waiting);
+        }
         self.look_at = self.look_at.map(|_| now() + LOOK_EVERY);
         let (seq, slaves) = self.server.elected_slaves();
         let slave = |slave: crate::kv::ElectedSlave| match &slave.name {
@@ -280,7 +344,7 @@ impl<S: Store> Shell<S> {
     }
 
     fn show(&mut self) -> Role {
-        let View { role, fence, leader, members, round, .. } = self.machine.view();
+        let View { role, fence, leader, members, missing, round, .. } = self.machine.view();
         if fence != self.fence {
             self.elections += u64::from(self.fence > 0);
             self.fence = fence;
@@ -292,6 +356,7 @@ impl<S: Store> Shell<S> {
             round: round.map(|(counted, needed)| (counted as u64, needed as u64)),
             since: 0,
             counted: members,
+            missing,
             elections: self.elections,
         });
         role

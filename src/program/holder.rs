@@ -76,17 +76,14 @@ impl Held {
         let shell = Shell {
             held: Arc::clone(self),
             machine: Candidate::new(process.pid().clone(), now()),
-            hands: Hands::new(self.etcd.clone(), process.clone(), came),
+            hands: Hands::new(self.etcd.clone(), process.clone(), came, alive),
             server,
             names,
             compacts: None,
             holding: 0,
         };
         process.spawn(at_etcd::watch(self.etcd.clone(), keys, tell));
-        process.spawn(async move {
-            shell.run(coming, told).await;
-            drop(alive);
-        });
+        process.spawn(shell.run(coming, told));
     }
 }
 

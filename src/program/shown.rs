@@ -139,7 +139,7 @@ pub(crate) fn etcd(
 /// How the election of a store's primary stands. (The page says the same.)
 #[cfg(feature = "cli")]
 pub(crate) fn election(election: &ElectionSnapshot) -> (Mood, String) {
-    let ElectionSnapshot { state, fence, primary, reports, reports_needed, counted, .. } = election;
+    let ElectionSnapshot { state, fence, primary, reports, reports_needed, missing, counted, .. } = election;
     let mood = match ElectionState::of_code(state) {
         Some(ElectionState::Primary | ElectionState::Slave) => Mood::Good,
         Some(ElectionState::Promoting | ElectionState::Leaving) => Mood::Warn,
@@ -151,6 +151,9 @@ pub(crate) fn election(election: &ElectionSnapshot) -> (Mood, String) {
     }
     if let (Some(reports), Some(needed)) = (reports, reports_needed) {
         text.push_str(&format!(", {reports} of {needed} reports"));
+    }
+    if !missing.is_empty() {
+        text.push_str(&format!(", missing {}", missing.join(" and ")));
     }
     text.push_str(&format!(
         ", {}",
@@ -286,6 +289,7 @@ mod tests {
                 primary: primary.map(Into::into),
                 reports,
                 reports_needed: reports.map(|_| 2),
+                missing: reports.iter().flat_map(|_| ["a@h".to_owned(), "c@h".to_owned()]).collect(),
                 since: 0,
                 counted: vec!["b@h".into()],
                 elections: 1,
@@ -297,7 +301,10 @@ mod tests {
         );
         assert_eq!(
             shown("electing", None, Some(1)),
-            (Mood::Bad, "election: electing, fence 7, 1 of 2 reports, 1 slave counts".to_owned())
+            (
+                Mood::Bad,
+                "election: electing, fence 7, 1 of 2 reports, missing a@h and c@h, 1 slave counts".to_owned()
+            )
         );
         assert_eq!(shown("unsure", None, None).0, Mood::Bad);
     }

@@ -319,6 +319,9 @@ pub struct ElectionSnapshot {
     pub reports: Option<u64>,
     /// How many are needed.
     pub reports_needed: Option<u64>,
+    /// Nodes that it lacks: their data may be of matter, and they are not there, or have lost it.
+    #[serde(default)]
+    pub missing: Vec<String>,
     /// Since when it stands so, in milliseconds since 1970.
     pub since: u64,
     /// The nodes of the slaves that count for confirmed writes.
@@ -329,13 +332,14 @@ pub struct ElectionSnapshot {
 
 impl From<ElectionFigures> for ElectionSnapshot {
     fn from(figures: ElectionFigures) -> Self {
-        let ElectionFigures { state, fence, primary, round, since, counted, elections } = figures;
+        let ElectionFigures { state, fence, primary, round, since, counted, missing, elections } = figures;
         Self {
             state: state.code().to_owned(),
             fence,
             primary: primary.map(|node| node.to_string()),
             reports: round.map(|(reports, _)| reports),
             reports_needed: round.map(|(_, needed)| needed),
+            missing: missing.iter().map(ToString::to_string).collect(),
             since,
             counted: counted.iter().map(ToString::to_string).collect(),
             elections,

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use super::keys::{Holds, Record};
+use super::event::Missing;
+use super::keys::{HEIRS_MAX, Holds, Record};
 use super::known::Known;
 use super::planted::{Rule, planted};
 
@@ -21,10 +22,10 @@ pub(super) struct Count {
     pub(super) are_all_here: bool,
     /// All nodes that may have data have reported that they have none: it begins anew with this one.
     pub(super) anew: Option<Arc<str>>,
-    /// The most advanced of all that have data, whether that counts or not.
+    /// The most advanced of all, whether its data counts or not; one without data where none has any.
     pub(super) lossy: Option<Arc<str>>,
-    /// Members that have not reported, or whose data does not count.
-    pub(super) missing: Vec<(Arc<str>, Option<Holds>)>,
+    /// Nodes whose data may be of matter, and that have not reported, or whose data does not count.
+    pub(super) missing: Vec<Missing>,
 }
 
 /// How advanced data is: the higher of two is taken.
@@ -58,6 +59,19 @@ pub(super) fn needed(members: usize, confirm: u32) -> usize {
     (members + spare).saturating_sub(confirm).clamp(1, members.max(1))
 }
 
+/// The nodes of primaries that may have data of matter: of the base, and of its heirs. All that those before the base have confirmed the base has had when
+/// it began to confirm.
+fn led(record: &Record) -> Vec<&Arc<str>> {
+    let heirs = record.heirs.iter().map(|heir| &heir.node);
+    // Of more heirs than are recorded all are known that have led.
+    let is_full = record.heirs.len() >= HEIRS_MAX;
+    let former = record.former.iter().filter(|_| is_full).map(|life| &life.node);
+    let mut led: Vec<_> = [&record.base.node, &record.node].into_iter().chain(heirs).chain(former).collect();
+    led.sort_unstable();
+    led.dedup();
+    led
+}
+
 /// Counts the reports for the round behind the record's fence.
 pub(super) fn count(record: &Record, known: &Known) -> Count {
     let base = &record.base;
@@ -74,29 +88,36 @@ pub(super) fn count(record: &Record, known: &Known) -> Count {
         ranked.reverse();
     }
     let best = ranked.last();
-    // An heir has all that the base has confirmed, and so has a store that was the base itself.
-    let is_complete = best.is_some_and(|(rank, ..)| rank.heir > 0 || rank.applied == u64::MAX);
+    // An heir has all that the base has confirmed, and so has a store that was the base itself, or has come to the base's last write.
+    let has_all = |rank: &Rank| {
+        let is_at_end = |end: u64| rank.applied >= end || planted(Rule::EndIsReached);
+        rank.heir > 0 || rank.applied == u64::MAX || base.end.is_some_and(is_at_end)
+    };
+    let is_complete = best.is_some_and(|(rank, _)| has_all(rank));
     let counts = |node: &Arc<str>| ranked.iter().any(|(_, ranked)| *ranked == node);
     let counted = base.members.iter().filter(|node| counts(node)).count();
-    let missing = base.members.iter().filter(|node| !counts(node));
-    let missing: Vec<_> = missing.map(|node| (Arc::clone(node), reported(node))).collect();
+    let led = led(record);
+    let missing =
+        |node: &Arc<str>, has_led| Missing { node: Arc::clone(node), has_led, holds: reported(node) };
+    let members = base.members.iter().filter(|node| !counts(node) && !led.contains(node));
+    let missing = members
+        .map(|node| missing(node, false))
+        .chain(led.iter().filter(|node| !counts(node)).map(|node| missing(node, true)));
+    let missing = missing.collect();
     // With none recorded nothing was confirmed, and any copy will do.
     let counted = if base.members.is_empty() { ranked.len().min(1) } else { counted };
-    let heirs = record.heirs.iter().map(|heir| &heir.node);
-    let former = record.former.iter().map(|life| &life.node);
-    let mut owners = base.members.iter().chain([&record.node, &base.node]).chain(heirs).chain(former);
+    let mut owners = base.members.iter().chain(led.iter().copied());
     let is_empty = all.iter().all(|(_, holds)| *holds == Holds::Nothing);
     // Nodes that are there and have not reported may have something.
     let is_anew = is_empty && all.len() == known.reports.len() && owners.all(|node| reported(node).is_some());
     // Among data that no election knows nothing is more advanced than another.
-    let with_data = all.iter().filter(|(_, holds)| *holds != Holds::Nothing);
-    let lossy = with_data.max_by_key(|(node, holds)| {
+    let lossy = all.iter().max_by_key(|(node, holds)| {
         let own = match holds {
             Holds::Copy { fence, applied, .. } => (*fence, 1, *applied),
             Holds::Own { fence } => (*fence, 2, 0),
             Holds::Nothing | Holds::Other => (0, 0, 0),
         };
-        (rank(record, *holds), own, *node)
+        (*holds != Holds::Nothing, rank(record, *holds), own, *node)
     });
     Count {
         counted,

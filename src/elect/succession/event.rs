@@ -20,8 +20,8 @@ pub enum Event {
         counted: usize,
         /// So many are to.
         needed: usize,
-        /// Members that have not, or do not count: a node, and what it has reported.
-        missing: Vec<(Arc<str>, Option<Holds>)>,
+        /// Nodes that have not, or do not count.
+        missing: Vec<Missing>,
     },
     /// It leads, chosen without enough reports: confirmed writes may be lost.
     MayHaveLost {
@@ -48,6 +48,30 @@ pub enum Event {
     Counted(Vec<Arc<str>>),
     /// A key in etcd is not understood: nothing is chosen.
     Unreadable(Key),
+}
+
+/// A node whose data may be of matter, and that an election lacks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Missing {
+    /// The node.
+    pub node: Arc<str>,
+    /// It has led since writes were confirmed last, or confirmed them: it is enough alone. Else it is a slave that counts.
+    pub has_led: bool,
+    /// What it has reported; `None`: nothing.
+    pub holds: Option<Holds>,
+}
+
+impl fmt::Display for Missing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { node, has_led, holds } = self;
+        let was = if *has_led { "a former primary, " } else { "" };
+        let is = match holds {
+            None => "not there",
+            Some(Holds::Nothing) => "has lost its data",
+            Some(_) => "has not all that the last primary had",
+        };
+        write!(f, "{node} ({was}{is})")
+    }
 }
 
 /// Why a primary leads no more.
@@ -102,13 +126,9 @@ impl fmt::Display for Event {
                     "no primary can be chosen: a confirmed write may be with any of the slaves, and {counted} of {needed} have \
                      reported what they have"
                 )?;
-                for (at, (node, holds)) in missing.iter().enumerate() {
-                    f.write_str(if at == 0 { "; missing: " } else { ", " })?;
-                    match holds {
-                        None => write!(f, "{node} (not there)"),
-                        Some(Holds::Nothing) => write!(f, "{node} (has lost its data)"),
-                        Some(_) => write!(f, "{node} (has not all that the last primary had)"),
-                    }?;
+                for (at, missing) in missing.iter().enumerate() {
+                    let before = if at == 0 { "; missing: " } else { ", " };
+                    write!(f, "{before}{missing}")?;
                 }
                 Ok(())
             }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::event::Event;
+use super::force::NotForced;
 use super::keys::{Holds, Key};
 use crate::elect::Life;
 use crate::etf::Pid;
@@ -133,8 +134,11 @@ pub enum Input {
         /// What was asked.
         question: u64,
     },
-    /// A person wants this store to be the primary, whatever else is there and may be lost.
+    /// A person wants this store to be the primary, whatever else is there and may be lost: within 4 s, or not at all. It leads then, or
+    /// [`Output::NotForced`] says why it does not.
     Force,
+    /// Nobody wants that any more.
+    ForceWithdrawn,
     /// The process is about to end.
     Leave,
     /// Time has passed.
@@ -220,6 +224,8 @@ pub enum Output {
         /// Another that has the key.
         to: Option<Leader>,
     },
+    /// The store is not to be the primary by force any more ([`Input::Force`]), and was not made it.
+    NotForced(NotForced),
     /// Another process is the primary, or none: for callers that ask.
     LedBy(Option<Leader>),
     /// The node is to be connected to, and watched until the connection ends. What was dialled before is not watched any more.
@@ -252,6 +258,8 @@ pub struct View {
     pub members: Vec<Arc<str>>,
     /// Of a choice that is under way: how many reports count, and how many are needed.
     pub round: Option<(usize, usize)>,
+    /// Nodes that the choice lacks: their data may be of matter, and they are not there, or have lost it.
+    pub missing: Vec<Arc<str>>,
 }
 
 /// What a store is.

@@ -5,6 +5,7 @@
 //! <store>/s/m         1                                        what the next election goes by, in lines
 //!                     term FENCE NODE                          the last primary
 //!                     base FENCE CONFIRM NODE                  the primary that confirmed writes last, how many slaves that took
+//!                     end SEQ                                  that primary has ended in good order, and this is its last write
 //!                     heir FENCE NODE                          a primary since, which has confirmed none; the last is the newest
 //!                     member NODE                              a slave that counts for the base
 //!                     former CREATION NODE                     a node that has led, the last first
@@ -94,17 +95,23 @@ pub enum Holds {
 
 impl Holds {
     /// What a store holds, by its part as a slave.
+    ///
+    /// A store that was promoted and has followed none since has what it led with, also where that is nothing: never written to, or cleared. That
+    /// it was promoted is kept in the store itself, beside the entries: a store whose data is gone, in memory or with its folder, does not know it any
+    /// more. (What a power cut takes of its last writes where these are synced late it does not notice, empty or not.) Nothing has come from
+    /// a primary to a store that was started without data and follows none.
     pub fn of(upstream: &Upstream) -> Self {
+        let durable = upstream.durable();
         if let Some((Settled { term, applied }, is_whole)) = upstream.settled() {
-            return Self::Copy { fence: term, applied, is_whole };
-        }
-        if upstream.is_slave() || upstream.durable().is_partial || upstream.minds_writes() {
-            Self::Other
-        } else if upstream.started_empty() {
+            Self::Copy { fence: term, applied, is_whole }
+        } else if upstream.is_owner() {
+            Self::Own { fence: durable.term }
+        } else if upstream.started_empty() && !upstream.is_slave() {
             Self::Nothing
+        } else if durable.is_partial || upstream.minds_writes() {
+            Self::Other
         } else {
-            let durable = upstream.durable();
-            Self::Own { fence: if upstream.is_owner() { durable.term } else { 0 } }
+            Self::Own { fence: 0 }
         }
     }
 }
@@ -180,6 +187,8 @@ pub struct Base {
     pub confirm: u32,
     /// Its node.
     pub node: Arc<str>,
+    /// The number of its last write, where it has ended in good order: a copy that has come so far is enough alone.
+    pub end: Option<u64>,
     /// The nodes of the slaves, in order. None: nothing was confirmed.
     pub members: Vec<Arc<str>>,
 }
@@ -191,6 +200,7 @@ impl Record {
         let mut text = format!("{FORM}\nterm {fence} {node}\n");
         // A string takes everything.
         let _ = writeln!(text, "base {} {} {}", base.fence, base.confirm, base.node);
+        base.end.iter().for_each(|end| _ = writeln!(text, "end {end}"));
         heirs.iter().for_each(|heir| _ = writeln!(text, "heir {} {}", heir.fence, heir.node));
         base.members.iter().for_each(|node| _ = writeln!(text, "member {node}"));
         former.iter().take(FORMER_MAX).for_each(|life| {
@@ -205,7 +215,7 @@ impl Record {
         let mut lines = text.lines();
         lines.next().filter(|form| *form == FORM)?;
         let nobody = || Arc::<str>::from("");
-        let base = Base { fence: 0, confirm: 0, node: nobody(), members: Vec::new() };
+        let base = Base { fence: 0, confirm: 0, node: nobody(), end: None, members: Vec::new() };
         let mut record = Self { fence: 0, node: nobody(), base, heirs: Vec::new(), former: Vec::new() };
         for line in lines {
             let (word, rest) = line.split_once(' ')?;
@@ -225,6 +235,7 @@ impl Record {
                     let heir = Heir { fence: fence.parse().ok()?, node: read_node(node)? };
                     record.heirs.push(heir);
                 }
+                "end" => record.base.end = Some(rest.parse().ok()?),
                 "member" => record.base.members.push(read_node(rest)?),
                 "former" => {
                     let (creation, node) = rest.split_once(' ')?;

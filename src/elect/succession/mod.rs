@@ -45,7 +45,9 @@
 //!    base has confirmed, and is enough alone. If no heir ever becomes the base, the next election is as if it had not been.
 //! 4. The primary with the record's fence has everything itself, and does not wait for reports: it may have lost nothing but its
 //!    lease, or, on disk, its process. A store that led with the base's fence, and has followed an heir since, is as good.
-//! 5. A node that has lost its data, or has never been brought up to date by a primary that the record knows, does not count. Its
+//! 5. A primary that ends in good order records the number of its last write: each copy of its fence that has come so far has everything, and
+//!    is enough alone (`leave` says why).
+//! 6. A node that has lost its data, or has never been brought up to date by a primary that the record knows, does not count. Its
 //!    report ends with its lease; one that is out of date makes others more demanding, and nobody takes the key by it: a process goes by
 //!    its own report alone. A store that is started again takes no primary's greeting before it has read the record.
 //!
@@ -56,7 +58,8 @@
 //!
 //! With `c = 0` nothing is promised: the most advanced of the nodes that report within a short time is chosen. `is_lossy` chooses so
 //! after a longer time where too few report, says so, and begins a new base; a person can have the same done ([`Input::Force`]). Where all nodes
-//! that may have data report that they have none, the store begins anew: nothing is there to wait for.
+//! that may have data of matter report that they have none, the store begins anew: nothing is there to wait for. These are the base, its
+//! members and its heirs; what a primary before the base had, the base has had.
 //!
 //! Without etcd nothing is chosen: the primary takes no writes when its lease may have ended, and all go on to answer reads from
 //! what they have.
@@ -70,8 +73,10 @@
 mod choice;
 mod event;
 mod face;
+mod force;
 pub mod keys;
 mod known;
+mod leave;
 mod planted;
 mod take;
 mod tally;
@@ -82,6 +87,8 @@ use std::time::{Duration, Instant};
 
 pub use event::{Event, SteppedDown};
 pub use face::{Change, Config, Entry, Input, Leader, Output, Role, Slave, Transacted, Transaction, View};
+use force::Forced;
+pub use force::NotForced;
 use keys::Report;
 pub use keys::{Holds, Key};
 use known::Known;
@@ -98,8 +105,6 @@ use crate::etf::Pid;
 const PAUSE_LOST: Duration = Duration::from_millis(30);
 /// A store that could not be promoted leaves it to others for so long.
 const UNFIT: Duration = Duration::from_secs(10);
-/// A primary that ends waits so long for its slaves to have everything.
-const HANDOVER: Duration = Duration::from_secs(1);
 
 /// How a node stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -111,7 +116,7 @@ enum Phase {
     /// Its store is the primary.
     Leading { fence: u64 },
     /// Its store was the primary and takes nothing more; until then slaves get what is on its way.
-    Leaving { until: Instant },
+    Leaving { fence: u64, until: Instant },
     /// It has ended.
     Over,
 }
@@ -151,7 +156,8 @@ pub struct Succession {
     unfit_until: Option<Instant>,
     /// A fence that was seen elsewhere.
     outranked: u64,
-    is_forced: bool,
+    /// A person wants the store to be the primary, whatever is known of the others.
+    forced: Option<Forced>,
     /// With this fence it leads only as something was given up, of which people are told then.
     manner: Option<(u64, Event)>,
     tally: Tally,
@@ -183,7 +189,7 @@ impl Succession {
             not_before: None,
             unfit_until: None,
             outranked: 0,
-            is_forced: false,
+            forced: None,
             manner: None,
             tally,
             followed: Vec::new(),
@@ -218,6 +224,11 @@ impl Succession {
         self.leads().is_some() && self.tally.counts(node)
     }
 
+    /// Whether a node is there, as far as etcd says. The slave of another one may make room.
+    pub fn is_there(&self, node: &str) -> bool {
+        self.known.as_ref().is_none_or(|known| known.reports.contains_key(node))
+    }
+
     /// How it stands, to be shown.
     pub fn view(&self) -> View {
         let known = self.known.as_ref();
@@ -232,12 +243,15 @@ impl Succession {
             Phase::Apart => Role::Starting,
         };
         let count = self.round.as_ref().and_then(|_| Some(choice::count(record?, known?)));
+        let missing =
+            |count: &choice::Count| count.missing.iter().map(|missing| Arc::clone(&missing.node)).collect();
         View {
             role,
             since: self.since,
             fence: known.map_or(0, Known::fence),
             leader,
             members: record.map(|record| record.base.members.clone()).unwrap_or_default(),
+            missing: count.as_ref().map(missing).unwrap_or_default(),
             round: count.map(|count| (count.counted, count.needed)),
         }
     }
@@ -261,10 +275,12 @@ impl Succession {
                 [SETTLE, SETTLE_UNCONFIRMED, LOSSY_AFTER, SAY_AFTER].map(|wait| is_recorded.then_some(wait));
             waits.into_iter().chain([found]).flatten().map(|wait| round.began + wait)
         });
-        let leaving = if let Phase::Leaving { until } = self.phase { Some(until) } else { None };
+        let leaving = if let Phase::Leaving { until, .. } = self.phase { Some(until) } else { None };
         let contact = self.contact.as_ref().and_then(Contact::due);
         let tally = self.leads().and_then(|_| self.tally.due());
-        let others = [self.not_before, self.unfit_until, leaving, contact, tally].into_iter().flatten();
+        let forced = self.forced.as_ref().map(|forced| forced.until);
+        let others = [self.not_before, self.unfit_until, forced, leaving, contact, tally];
+        let others = others.into_iter().flatten();
         let all = self.lease.due().into_iter().flatten().chain(round).chain(others);
         // What was due before is done.
         all.filter(|at| *at > self.now).min().filter(|_| !self.is_over())
@@ -306,7 +322,8 @@ impl Succession {
             Input::Disconnected { question } => {
                 self.contact.iter_mut().for_each(|contact| contact.disconnected(question, now));
             }
-            Input::Force => self.is_forced = self.phase == Phase::Apart,
+            Input::Force => self.force(now),
+            Input::ForceWithdrawn => self.forced = None,
             Input::Leave => self.leave(now),
             Input::Time => {}
         }
@@ -318,6 +335,7 @@ impl Succession {
             return;
         };
         self.not_before = None;
+        self.tried(&transaction, answer);
         match answer {
             Transacted::Done { revision } => {
                 let Some(known) = &mut self.known else { return };
@@ -348,36 +366,14 @@ impl Succession {
         }
     }
 
-    fn leave(&mut self, now: Instant) {
-        match self.phase {
-            Phase::Leaving { .. } | Phase::Over => {}
-            Phase::Promoting { .. } | Phase::Leading { .. } => {
-                self.step_down(SteppedDown::Leaves);
-                self.tally.forget();
-                self.enter(Phase::Leaving { until: now + HANDOVER });
-            }
-            Phase::Apart => self.end(),
-        }
-    }
-
-    fn end(&mut self) {
-        self.lease = Lease::None { ask_at: None };
-        self.outputs.push_back(Output::Revoke);
-        self.enter(Phase::Over);
-        self.outputs.push_back(Output::End);
-    }
-
     fn enter(&mut self, phase: Phase) {
         (self.phase, self.since) = (phase, self.now);
     }
 
     /// Does what follows from what is known.
     fn decide(&mut self, now: Instant) {
-        if let Phase::Leaving { until } = self.phase {
-            if until <= now || self.tally.has_handed_over() {
-                self.end();
-            }
-            return;
+        if let Phase::Leaving { fence, until } = self.phase {
+            return self.keep_leaving(fence, until, now);
         }
         if self.is_over() {
             return;
@@ -391,6 +387,7 @@ impl Succession {
         self.unfit_until.take_if(|at| *at <= now);
         self.keep_contact(now);
         self.keep_phase(now);
+        self.keep_forced(now);
         self.keep_sealed(now);
         self.say_unreadable();
         if self.under_way.is_none() && self.not_before.is_none() {
@@ -435,7 +432,6 @@ impl Succession {
         let others = known.reports.values().map(|key| &key.report.pid);
         let others: Vec<Pid> = others.filter(|pid| **pid != self.config.me).cloned().collect();
         self.followed.clone_from(&others);
-        self.is_forced = false;
         self.tally = Tally::new(fence, self.config.confirm, Arc::clone(&self.config.me.node));
         self.round = None;
         self.floor = self.floor.max(fence);
@@ -451,6 +447,7 @@ impl Succession {
     fn step_down(&mut self, why: SteppedDown) {
         let (Phase::Promoting { fence, .. } | Phase::Leading { fence }) = self.phase else { return };
         self.enter(Phase::Apart);
+        self.end_force(why.into());
         let to = self.other().cloned();
         self.told = Some(to.clone());
         self.outputs.push_back(Output::StepDown { to });

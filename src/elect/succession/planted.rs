@@ -25,12 +25,14 @@ pub(crate) enum Rule {
     Compared,
     /// A copy of a primary that an election does not know counts for nothing.
     KnownCopies,
+    /// A copy of a primary that has ended in good order is enough alone where it has come to that one's last write.
+    EndIsReached,
 }
 
 impl Rule {
     /// All of them.
     #[cfg(test)]
-    pub(crate) const ALL: [Self; 10] = [
+    pub(crate) const ALL: [Self; 11] = [
         Self::SealFirst,
         Self::EmptyIsNothing,
         Self::EnoughReports,
@@ -41,6 +43,7 @@ impl Rule {
         Self::DroppedIsNotNeeded,
         Self::Compared,
         Self::KnownCopies,
+        Self::EndIsReached,
     ];
 }
 

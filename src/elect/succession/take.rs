@@ -38,7 +38,7 @@ enum Chosen {
 impl Succession {
     /// Takes the key, where this node is to be the next primary.
     pub(super) fn take(&mut self, lease: i64, now: Instant) -> bool {
-        if self.is_forced && self.take_over(lease) {
+        if self.is_forced() && self.take_over(lease) {
             return true;
         }
         let (Some(known), Some(round)) = (&self.known, &self.round) else { return false };
@@ -52,7 +52,7 @@ impl Succession {
                     // Its primary is somewhere.
                     Holds::Copy { .. } | Holds::Other => false,
                 };
-                if !(founds && self.config.founds || self.is_forced) {
+                if !(founds && self.config.founds || self.is_forced()) {
                     return false;
                 }
                 (self.record_anew(None, term), None)
@@ -115,11 +115,11 @@ impl Succession {
         {
             return match is_me(&count.best) {
                 true if is_settled => Chosen::Surely,
-                false if self.is_forced => Chosen::Lossy,
+                false if self.is_forced() => Chosen::Lossy,
                 _ => Chosen::No,
             };
         }
-        if self.is_forced {
+        if self.is_forced() {
             return Chosen::Lossy;
         }
         if count.anew.is_some() {
@@ -162,7 +162,7 @@ impl Succession {
         let node = Arc::clone(&self.config.me.node);
         let fence = record.map_or(0, |record| record.fence).max(term).saturating_add(1);
         let confirm = self.config.confirm;
-        let base = Base { fence, confirm, node: Arc::clone(&node), members: Vec::new() };
+        let base = Base { fence, confirm, node: Arc::clone(&node), end: None, members: Vec::new() };
         Record { fence, node, base, heirs: Vec::new(), former: self.former(record) }
     }
 

@@ -67,6 +67,11 @@ impl Tally {
         self.slaves.clear();
     }
 
+    /// The number of the store's last write, as far as it is told.
+    pub(super) const fn seq(&self) -> u64 {
+        self.seq
+    }
+
     /// Whether all slaves that are in step have everything.
     pub(super) fn has_handed_over(&self) -> bool {
         let mut in_step = self.slaves.iter().filter(|slave| slave.is_in_step);
@@ -140,7 +145,9 @@ impl Tally {
         let mut more = members.clone();
         more.extend(in_step.into_iter().filter(|node| !members.contains(node)));
         more.truncate(MEMBERS_MAX);
-        let is_more = more.len() > members.len() && self.dropping.is_none();
+        // Also where some are to be dropped, which may take as long as the others lack something: a slave more makes the next election more
+        // demanding, and counts itself once it is recorded.
+        let is_more = more.len() > members.len();
         is_more.then(|| {
             more.sort_unstable();
             self.record(record, more)
@@ -190,7 +197,7 @@ impl Tally {
     fn record(&self, record: &Record, members: Vec<Arc<str>>) -> Record {
         let confirm = u32::try_from(self.confirm).unwrap_or(u32::MAX);
         let node = Arc::clone(&self.node);
-        let base = Base { fence: self.fence, confirm, node, members };
+        let base = Base { fence: self.fence, confirm, node, end: None, members };
         Record { base, heirs: Vec::new(), ..record.clone() }
     }
 }

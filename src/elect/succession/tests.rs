@@ -1,6 +1,7 @@
 //! A succession alone, told what happens; [`world`] has several, with stores.
 
 mod checks;
+mod ends;
 mod etcd;
 mod faults;
 mod node;
@@ -11,6 +12,7 @@ mod world;
 use proptest::prelude::*;
 
 use super::choice::{Count, needed};
+use super::event::Missing;
 use super::keys::{Base, Heir, Record, read_leader, write_leader};
 use super::*;
 use crate::elect::tests::{pid, start};
@@ -61,7 +63,7 @@ fn names(nodes: &[&str]) -> Vec<Arc<str>> {
 /// After the primary on `p@h` with fence 5, which has confirmed with two of three slaves that count.
 fn record() -> Record {
     let (node, members) = (name("p@h"), names(&["a@h", "b@h", "c@h"]));
-    let base = Base { fence: 5, confirm: 2, node: Arc::clone(&node), members };
+    let base = Base { fence: 5, confirm: 2, node: Arc::clone(&node), end: None, members };
     Record { fence: 5, node, base, heirs: Vec::new(), former: vec![Life::of(&pid("p@h", 1))] }
 }
 
@@ -71,6 +73,10 @@ fn copy(fence: u64, applied: u64) -> Holds {
 
 fn entry(key: Key, value: Vec<u8>, mod_revision: i64, lease: i64) -> Entry {
     Entry { key, value, mod_revision, lease }
+}
+
+fn missing(node: &str, holds: Option<Holds>, has_led: bool) -> Missing {
+    Missing { node: name(node), has_led, holds }
 }
 
 fn report(node: &str, sealed: Option<(u64, Holds)>, revision: i64) -> Entry {
@@ -209,7 +215,8 @@ fn a_slave_is_sealed_before_it_reports_and_takes_the_key_where_enough_have() {
     one.done(&reported, 22);
     one.pass(10 * SECOND);
     let waits = one.outputs();
-    let missing = vec![(name("b@h"), None), (name("c@h"), None)];
+    let missing = vec![missing("b@h", None, false), missing("c@h", None, false), missing("p@h", None, true)];
+    assert_eq!(one.0.view().missing, names(&["b@h", "c@h", "p@h"]));
     assert_eq!(waits, [Output::Log(Event::Waits { counted: 1, needed: 2, missing })]);
     one.hand(Input::Changed(vec![Change::Put(report("b@h", Some((4, copy(5, 8))), 23))]));
     assert_eq!(one.transaction(), None, "of an earlier round");
@@ -332,6 +339,7 @@ fn a_store_begins_anew_where_all_that_may_have_data_have_none() {
     };
     assert_eq!(nothing(&["a@h", "b@h", "c@h", "p@h"]), Some(name("a@h")));
     assert_eq!(nothing(&["a@h", "b@h", "c@h"]), None, "the primary may come back");
+    assert_eq!(nothing(&["a@h", "b@h", "p@h"]), None, "a slave that counts may come back");
     let reports = ["a@h", "b@h", "c@h", "p@h"].map(|node| (node, Holds::Nothing));
     let mut reports = reports.to_vec();
     reports.push(("x@h", Holds::Other));
@@ -400,8 +408,10 @@ fn a_member_that_is_back_before_it_is_dropped_counts_on() {
 
 #[test]
 fn values_are_text_that_a_person_can_read() {
-    let record = Record { heirs: vec![Heir { fence: 6, node: name("a@h") }], fence: 6, ..record() };
-    let text = "1\nterm 6 p@h\nbase 5 2 p@h\nheir 6 a@h\nmember a@h\nmember b@h\nmember c@h\nformer 1 p@h\n";
+    let mut record = Record { heirs: vec![Heir { fence: 6, node: name("a@h") }], fence: 6, ..record() };
+    record.base.end = Some(12);
+    let text =
+        "1\nterm 6 p@h\nbase 5 2 p@h\nend 12\nheir 6 a@h\nmember a@h\nmember b@h\nmember c@h\nformer 1 p@h\n";
     assert_eq!(String::from_utf8(record.write()).expect("text"), text);
     assert_eq!(Record::read(text.as_bytes()), Some(record));
     assert_eq!(write_leader(&pid("a@h", 3), 6), b"1 6 3 5 0 a@h");
@@ -418,8 +428,13 @@ fn values_are_text_that_a_person_can_read() {
     {
         assert_eq!(Report::read(damaged.as_bytes()), None, "{damaged}");
     }
-    for damaged in ["1\n", "1\nterm 0 a@h\nbase 0 1 a@h\n", "1\nterm 1 a@h\n", &text.replace("heir", "hair")]
-    {
+    for damaged in [
+        "1\n",
+        "1\nterm 0 a@h\nbase 0 1 a@h\n",
+        "1\nterm 1 a@h\n",
+        &text.replace("heir", "hair"),
+        &text.replace("end 12", "end"),
+    ] {
         assert_eq!(Record::read(damaged.as_bytes()), None, "{damaged}");
     }
     for key in [Key::Leader, Key::Record, Key::Report(name("a@h"))] {
@@ -430,12 +445,17 @@ fn values_are_text_that_a_person_can_read() {
 
 #[test]
 fn events_say_what_is_missing() {
-    let missing =
-        vec![(name("a@h"), None), (name("b@h"), Some(Holds::Nothing)), (name("c@h"), Some(copy(3, 1)))];
+    let missing = vec![
+        missing("a@h", None, false),
+        missing("b@h", Some(Holds::Nothing), false),
+        missing("c@h", Some(copy(3, 1)), false),
+        missing("p@h", None, true),
+    ];
     assert_eq!(
         Event::Waits { counted: 0, needed: 2, missing }.to_string(),
         "no primary can be chosen: a confirmed write may be with any of the slaves, and 0 of 2 have reported what they have; \
-         missing: a@h (not there), b@h (has lost its data), c@h (has not all that the last primary had)"
+         missing: a@h (not there), b@h (has lost its data), c@h (has not all that the last primary had), \
+         p@h (a former primary, not there)"
     );
     let why = SteppedDown::Lease;
     assert_eq!(

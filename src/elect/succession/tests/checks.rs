@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::node::{Data, Node, Waiting};
 use super::world::{RUN, SOON, World};
-use crate::elect::succession::Input;
+use crate::elect::succession::{Holds, Input};
 use crate::elect::tests::start;
 use crate::etf::encode;
 
@@ -65,6 +65,17 @@ impl World {
         }
         // Only where the last primary that has confirmed has lost its data, and so have as many slaves as a confirmed write is with.
         let base = self.etcd.record().expect("there was a primary").base;
+        // And none of its slaves has all that a primary had that has ended in good order.
+        let has_all = |its: &&Node| match Holds::of(&its.upstream) {
+            Holds::Copy { fence, applied, .. } => {
+                fence == base.fence && base.end.is_some_and(|end| applied >= end)
+            }
+            _ => false,
+        };
+        if let Some(its) = self.nodes.iter().find(has_all) {
+            let me = its.me.clone();
+            return self.fail(format!("no primary, and {me:?} has all that the last one had: {base:?}"));
+        }
         let has_lost = |node: &Arc<str>| self.nodes[self.node_of(node)].lost_at > Some(self.base_at.1);
         let lost = base.members.iter().filter(|node| has_lost(node)).count();
         if !has_lost(&base.node) || lost < base.confirm.max(1) as usize {

@@ -23,6 +23,8 @@ pub(super) struct Etcd {
     grants: i64,
     /// Times that a record has lost members.
     pub(super) drops: u64,
+    /// Times that a record has got the number of a last write.
+    pub(super) ends: u64,
 }
 
 impl Etcd {
@@ -103,6 +105,8 @@ impl Etcd {
                     before.fence == record.base.fence && before.members.len() > record.base.members.len()
                 };
                 self.drops += u64::from(before.as_ref().is_some_and(is_less));
+                self.ends +=
+                    u64::from(record.base.end.is_some() && before.is_some_and(|before| before.end.is_none()));
             }
             let entry = Entry { key: key.clone(), value: value.clone(), mod_revision, lease: *lease };
             self.keys.insert(key.clone(), entry.clone());

@@ -74,7 +74,12 @@ impl World {
                 None
             }
             Request::Transact(transaction) => {
+                let before = self.etcd.record();
                 let answer = self.etcd.transact(transaction);
+                let fence = self.etcd.record().map_or(0, |record| record.fence);
+                if let Some(before) = before.filter(|before| before.fence != fence) {
+                    self.chosen_by.insert(fence, before);
+                }
                 if let Some(record) = self.etcd.record().filter(|record| record.base.fence != self.base_at.0)
                 {
                     self.base_at = (record.base.fence, now);

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use super::etcd::{Etcd, TTL};
 use super::node::{Data, Kept, Node, Waiting};
 use super::shell::Asker;
+use crate::elect::succession::keys::Record;
 use crate::elect::succession::planted::{Rule, planted};
 use crate::elect::succession::{
     Config, Entry, Event as Said, Holds, Input, Output, Role, Succession, Transaction,
@@ -122,6 +123,8 @@ pub(super) struct Counts {
     /// Runs that a person had to end, as no election could be sure.
     pub(super) forced: u64,
     pub(super) drops: u64,
+    /// Primaries that have recorded their last write.
+    pub(super) ends: u64,
 }
 
 impl Counts {
@@ -129,6 +132,7 @@ impl Counts {
     pub(super) fn check(&self, seeds: u64) {
         assert!(self.leads > 4 * seeds && self.confirmed > 100 * seeds, "{self:?}");
         assert!(self.anew > 0 && self.lossy > 0 && self.forced > 0 && self.drops > 0, "{self:?}");
+        assert!(self.ends > seeds / 10, "{self:?}");
         // Where memory is lost, as much as such a world loses.
         assert!(self.forced < seeds / 5, "{self:?}");
     }
@@ -141,6 +145,7 @@ impl Counts {
         self.lossy += other.lossy;
         self.forced += other.forced;
         self.drops += other.drops;
+        self.ends += other.ends;
     }
 }
 
@@ -170,6 +175,8 @@ pub(super) struct World {
     pub(super) last_led: Instant,
     /// When a primary has recorded itself as the base last.
     pub(super) base_at: (u64, Instant),
+    /// The records that primaries have been chosen by, by their fences.
+    pub(super) chosen_by: BTreeMap<u64, Record>,
     pub(super) tale: Vec<String>,
     pub(super) wrong: Option<String>,
     pub(super) counts: Counts,
@@ -206,7 +213,7 @@ pub(super) fn run(seed: u64) -> Result<Counts, String> {
         }
     }
     world.check_end().map_err(|wrong| format!("{wrong}\n{}", world.tale.join("\n")))?;
-    world.counts.drops = world.etcd.drops;
+    (world.counts.drops, world.counts.ends) = (world.etcd.drops, world.etcd.ends);
     Ok(world.counts)
 }
 
@@ -242,6 +249,7 @@ impl World {
             is_forced: false,
             last_led: now,
             base_at: (0, now),
+            chosen_by: BTreeMap::new(),
             tale: Vec::new(),
             wrong: None,
             counts: Counts::default(),
@@ -462,6 +470,11 @@ impl World {
                     its.counting.clear();
                     its.told = None;
                 }
+                // In a world that is well again a person tries until it is so.
+                Output::NotForced(why) => {
+                    self.say(format!("{} is not forced: {why:?}", self.name(node)));
+                    self.nodes[node].succession.handle(Input::Force, now);
+                }
                 Output::LedBy(_) => {}
                 Output::Dial { question, node: to } => self.dial(node, question, &to),
                 Output::Revoke => {
@@ -486,12 +499,21 @@ impl World {
             Said::BeginsAnew => {
                 self.counts.anew += 1;
                 if !self.is_lossy && !self.is_forced {
+                    // What others had the base has had, and a node that was never up to date is of no use to an election.
+                    let record = self.chosen_by.get(&self.nodes[node].succession.view().fence);
+                    let is_owner = |its: &&Node| {
+                        let name = &its.me.node;
+                        record.is_some_and(|record| {
+                            let heirs = record.heirs.iter().map(|heir| &heir.node);
+                            heirs
+                                .chain([&record.base.node])
+                                .chain(&record.base.members)
+                                .any(|node| node == name)
+                        })
+                    };
                     let has = |its: &&Node| !its.data.is_empty() && (its.is_alive || its.is_on_disk);
-                    // A node that was never up to date is of no use to an election.
-                    let all: Vec<_> = self.nodes.iter().filter(has).map(|its| &its.me).collect();
-                    let former = self.etcd.record().map(|record| record.former).unwrap_or_default();
-                    let has_led = |me: &&&Pid| former.iter().any(|life| life.node == me.node);
-                    let lost: Vec<_> = all.iter().filter(has_led).collect();
+                    let lost = self.nodes.iter().filter(has).filter(is_owner).map(|its| &its.me);
+                    let lost: Vec<&Pid> = lost.collect();
                     if !lost.is_empty() {
                         self.wrong.get_or_insert(format!("it begins anew beside {lost:?}"));
                     }

@@ -33,7 +33,7 @@
 //!   may be behind what another process has answered already, unless it [catches up](EtcdStore::catch_up).
 //! - A decision ([`Store::update`]) is carried out on the newest value in etcd, of any process: it is made by the table, and etcd compares
 //!   the revisions of the keys; where one differs the decision is made anew. This holds for a decision to keep a value too.
-//! - Within 4.5 s each write is answered: [`Unavailable`](StoreError::Unavailable) where it was surely not done,
+//! - Within 4.5 s each write is answered: [`Unavailable`](StoreError::Unavailable) where it was surely not done, as no member could be asked,
 //!   [`Unknown`](StoreError::Unknown) where etcd has not said. None is done twice.
 //!
 //! # Of the rules of engines (`store/mod.rs`)

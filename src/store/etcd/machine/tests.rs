@@ -266,6 +266,8 @@ struct Node {
     table: Arc<Table>,
     layout: Layout,
     call: Option<(u64, TxnRequest)>,
+    /// How long it may take.
+    limit: Duration,
     look: bool,
     /// A load is under way; with its revision where it has one.
     load: Option<Option<i64>>,
@@ -307,6 +309,7 @@ impl World {
                 table,
                 layout,
                 call,
+                limit: Duration::ZERO,
                 look,
                 load,
                 watch,
@@ -358,7 +361,7 @@ impl World {
             match output {
                 Output::Send { number, request, limit } => {
                     assert!(limit > Duration::ZERO && limit <= PATIENCE, "{limit:?}");
-                    node.call = Some((number, request));
+                    (node.call, node.limit) = (Some((number, request)), limit);
                 }
                 Output::Look(_) => node.look = true,
                 Output::Load => (node.load, node.watch) = (Some(None), None),

@@ -197,17 +197,49 @@ fn what_was_never_sent_is_unavailable_in_time() {
     let mut world = World::open(1);
     let put = world.ask(0, &[1], put_of(1));
     let read = world.ask(0, &[], Ask::CatchUp(Box::new(|_| {})));
-    for _ in 0..79 {
+    for _ in 0..75 {
         world.lose(0, 3);
         world.elapse(Duration::from_millis(50));
     }
-    assert_eq!(world.nodes[0].told(put), None);
-    world.lose(0, 3);
-    world.elapse(Duration::from_millis(50));
+    assert_eq!((world.nodes[0].told(put), world.nodes[0].told(read)), (None, None));
+    for _ in 0..5 {
+        world.lose(0, 3);
+        world.elapse(Duration::from_millis(50));
+    }
     let unavailable = Some(Err(StoreError::Unavailable));
     assert_eq!((world.nodes[0].told(put), world.nodes[0].told(read)), (unavailable.clone(), unavailable));
     world.heal();
     assert!(world.nodes[0].table.get(&term(1)).is_none());
+}
+
+/// The client asks all members until the time is over that it has been given, and says then that it has reached none.
+#[test]
+fn a_request_is_unavailable_where_the_client_finds_out_at_the_last_moment_that_nothing_was_sent() {
+    for behind in [0, 500, 3000, 3799, 3800, 3900] {
+        let mut world = World::open(1);
+        // What is older is on its way meanwhile, and its outcome is unknown in the end.
+        let first = world.ask(0, &[9], put_of(1));
+        let put = world.ask(0, &[1], put_of(1));
+        world.elapse(Duration::from_millis(behind));
+        let later = world.ask(0, &[2], put_of(2));
+        world.deliver(0);
+        for _ in 0..3 {
+            if world.nodes[0].call.is_none() {
+                break;
+            }
+            world.elapse(world.nodes[0].limit);
+            // The client's own work.
+            world.elapse(Duration::from_millis(20));
+            world.lose(0, 3);
+            world.elapse(Duration::from_millis(60));
+        }
+        let unavailable = Some(Err(StoreError::Unavailable));
+        assert_eq!(world.nodes[0].told(first), WROTE);
+        assert_eq!(world.nodes[0].told(put), unavailable, "behind {behind} ms");
+        assert_eq!(world.nodes[0].told(later), unavailable, "behind {behind} ms");
+        world.heal();
+        assert_eq!(world.nodes[0].table.entries.len(), 1);
+    }
 }
 
 #[test]

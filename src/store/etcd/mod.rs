@@ -406,6 +406,15 @@ impl Store for EtcdStore {
             self.read_caught_up(key, later());
             return None;
         }
+        self.get_caught_up(key, now, later)
+    }
+
+    fn get_caught_up<R>(
+        &self,
+        key: &[u8],
+        now: impl FnOnce(Option<Value<'_>>) -> R,
+        later: impl FnOnce() -> ReadDone,
+    ) -> Option<R> {
         if self.0.read_later(key, later) {
             return None;
         }
@@ -447,6 +456,15 @@ impl Store for EtcdStore {
             self.read_many_caught_up(keys, later());
             return None;
         }
+        self.get_many_caught_up(keys, now, later)
+    }
+
+    fn get_many_caught_up<R>(
+        &self,
+        keys: &[&[u8]],
+        now: impl FnOnce(&[Option<Value<'_>>]) -> R,
+        later: impl FnOnce() -> ReadManyDone,
+    ) -> Option<R> {
         if self.0.read_many_later(keys, later) {
             return None;
         }

@@ -384,6 +384,11 @@ impl EtcdStore {
         self.0.base()
     }
 
+    /// The key that etcd has while a restore of its prefix goes on, or was interrupted: the store's names are nobody's then.
+    pub fn restore_key(&self) -> Vec<u8> {
+        layout::claim_beside(self.base()).to_vec()
+    }
+
     fn entries(&self) -> &MemoryStore {
         &self.0.table().entries
     }

@@ -402,3 +402,25 @@ fn a_decision_that_panics_fails_and_nothing_else_does() {
     );
     world.heal();
 }
+
+#[test]
+fn a_writer_whose_mark_a_restore_has_deleted_writes_nothing_until_that_has_ended() {
+    let mut world = World::open(1);
+    let (claim, mark) = (world.nodes[0].layout.claim(), world.nodes[0].layout.mark());
+    world.etcd.write(claim.clone(), Some(Bytes::from_static(b"token")));
+    // A batch that is on its way is not done behind that.
+    let late = world.ask(0, &[1], put_of(1));
+    world.etcd.write(mark, None);
+    let revision = world.etcd.revision;
+    for _ in 0..80 {
+        world.deliver(0);
+        world.show(0, usize::MAX);
+        world.elapse(Duration::from_millis(50));
+    }
+    assert!(world.nodes[0].told(late).is_some_and(|told| told.is_err()));
+    assert_eq!((world.etcd.revision, world.nodes[0].table.entries.len()), (revision, 0));
+    world.etcd.write(claim, None);
+    let put = world.ask(0, &[2], put_of(2));
+    world.heal();
+    assert_eq!((world.nodes[0].told(put), world.nodes[0].table.entries.len()), (WROTE, 1));
+}

@@ -116,7 +116,12 @@ impl Confirmations {
         _ = self.figures.set(Arc::clone(figures));
     }
 
-    /// Where requests that are not done are counted.
+    /// Where requests that are not done are counted; `None`: that is not known yet.
+    pub(super) fn counted_in(&self) -> Option<&StoreWatch> {
+        self.figures.get().map(|figures| &**figures)
+    }
+
+    /// The same; where that is not known, from now on figures that nobody sees.
     pub(super) fn figures(&self) -> &StoreWatch {
         self.figures.get_or_init(Arc::default)
     }

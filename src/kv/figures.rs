@@ -222,7 +222,8 @@ impl StoreWatch {
         self.expired.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Keys that were removed since the node started, as they had ended. A slave removes none: its primary deletes them.
+    /// Keys that were removed since the node started, as they had ended, also by another process of the same store. A slave removes none: its primary
+    /// deletes them.
     pub fn expired(&self) -> u64 {
         self.expired.load(Ordering::Relaxed)
     }

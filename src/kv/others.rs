@@ -19,6 +19,10 @@ impl<S: Store> KeyValueServer<S> {
             let Some(confirmations) = confirmations.upgrade() else { return };
             match others {
                 Others::Wrote { written, has_ended } => {
+                    // As the writes of other processes are in the store's number of writes.
+                    if has_ended && let Some(figures) = confirmations.counted_in() {
+                        figures.count_expired();
+                    }
                     let traits = traits_of(&written);
                     let write = Committed { written, traits, revision: 0, confirmed: false, has_ended };
                     committed_elsewhere(&confirmations, &write, &*dispatch);

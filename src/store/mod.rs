@@ -370,6 +370,27 @@ pub trait Store: Send + Sync + 'static {
         Some(Ok(()))
     }
 
+    /// As [`get`](Self::get), in the completion of [`catch_up_holding`](Self::catch_up_holding): a store that has a reader wait until it has caught up
+    /// does not so once more.
+    fn get_caught_up<R>(
+        &self,
+        key: &[u8],
+        now: impl FnOnce(Option<Value<'_>>) -> R,
+        later: impl FnOnce() -> ReadDone,
+    ) -> Option<R> {
+        self.get(key, now, later)
+    }
+
+    /// The same of [`get_many`](Self::get_many).
+    fn get_many_caught_up<R>(
+        &self,
+        keys: &[&[u8]],
+        now: impl FnOnce(&[Option<Value<'_>>]) -> R,
+        later: impl FnOnce() -> ReadManyDone,
+    ) -> Option<R> {
+        self.get_many(keys, now, later)
+    }
+
     /// The number of its last write; 1 in a store that nothing was written to. Of a store that answers later the numbers up
     /// to this one are given, and their completions may not be called yet.
     fn seq(&self) -> u64;

@@ -4,6 +4,9 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use rustix::process::Signal;
+
+use super::support::http::get;
 use super::support::{BeamNode, Epmd, EtcdCluster, KvNode, Otp, at_host, wait_until};
 use super::{LOADED, at_etcd, end, in_etcd, kvnode, stores};
 
@@ -103,6 +106,117 @@ fn stores_go_from_a_folder_into_etcd_and_back_entry_by_entry() {
     let (right, said) = at_etcd(&cluster, &["backup", &path("none"), "--etcd-prefix", "nowhere"]);
     assert!(!right && said.contains("there is no store below nowhere/ in this etcd"), "{said}");
     assert!(!Path::new(&path("none")).exists() && fs::read_dir(dir.path()).unwrap().count() == 8);
+}
+
+/// So often an etcd was asked for entries.
+fn reads(cluster: &EtcdCluster) -> u64 {
+    let at = cluster.endpoint(0).trim_start_matches("http://").parse().unwrap();
+    let page = get(at, "/metrics").body;
+    let mut lines = page.lines().filter_map(|line| line.strip_prefix("etcd_debugging_mvcc_range_total "));
+    lines.next().and_then(|count| count.parse::<f64>().ok()).expect("etcd counts them") as u64
+}
+
+/// A node that was stopped holds no name when the restore begins, and serves the store when it goes on.
+#[test]
+fn a_store_is_not_deleted_below_a_node_that_has_lost_its_name_for_a_moment() {
+    let (epmd, cluster) = (Epmd::start(), EtcdCluster::start(1));
+    let beam = BeamNode::start(&Otp::newest(), &epmd, "beam");
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("file").display().to_string();
+    let node = KvNode::start(&epmd, "a", &format!("{} --store global:kv,local:a", in_etcd(&cluster)));
+    node.wait_for_log(&[LOADED]);
+    beam.ping(node.name());
+    beam.run(&format!("store = {{:a, :\"{}\"}}", node.name()));
+    beam.check("for(n <- 1..3, do: GenServer.call(store, {:put, n, n})) |> Enum.uniq()", "[:ok]");
+    let (right, said) = at_etcd(&cluster, &["backup", &file]);
+    assert!(right, "{said}");
+    beam.check("GenServer.call(store, {:put, 4, 4})", ":ok");
+    let holder = || cluster.ctl(&["get", "kvnode/global:kv/h"]);
+    wait_until("it holds the name", || !holder().is_empty());
+    node.signal(Signal::STOP);
+    wait_until("its lease has ended", || holder().is_empty());
+    let before = reads(&cluster);
+    std::thread::scope(|scope| {
+        let restoring = scope.spawn(|| at_etcd(&cluster, &["restore", &file, "--force"]));
+        // It has seen no holder by then, and looks again.
+        wait_until("it looks", || restoring.is_finished() || reads(&cluster) > before + 5);
+        node.signal(Signal::CONT);
+        let (right, said) = restoring.join().unwrap();
+        assert!(
+            !right && said.contains(&format!("a kvnode serves the store global:kv ({})", at_host("a"))),
+            "{said}"
+        );
+    });
+    beam.check("GenServer.call(store, {:get, 4, consistency: :linearizable})", "4");
+    end(node);
+    let (right, said) = at_etcd(&cluster, &["restore", &file, "--force"]);
+    assert!(right && said.contains("global:kv: 3 entries, "), "{said}");
+}
+
+/// A node that goes on when the restore has its claim takes no name, and writes nothing into what is restored.
+#[test]
+fn a_node_takes_no_name_and_writes_nothing_while_a_restore_has_the_prefix() {
+    let (epmd, cluster) = (Epmd::start(), EtcdCluster::start(1));
+    let beam = BeamNode::start(&Otp::newest(), &epmd, "beam");
+    let node = KvNode::start(&epmd, "a", &format!("{} --store global:kv,local:a", in_etcd(&cluster)));
+    node.wait_for_log(&[LOADED]);
+    beam.ping(node.name());
+    beam.run(&format!("store = {{:a, :\"{}\"}}", node.name()));
+    beam.check("GenServer.call(store, {:put, 1, 1})", ":ok");
+    let holder = || cluster.ctl(&["get", "kvnode/global:kv/h"]);
+    wait_until("it holds the name", || !holder().is_empty());
+    // As the restore begins.
+    cluster.ctl(&["put", "kvnode/=restoring", "token"]);
+    for prefix in ["kvnode/global:kv/w/", "kvnode/global:kv/e/"] {
+        cluster.ctl(&["del", "--prefix", prefix]);
+    }
+    cluster.ctl(&["del", "kvnode/global:kv/h"]);
+    beam.check("GenServer.call(store, {:put, 2, 2})", "{:error, :unavailable}");
+    assert_eq!((holder(), cluster.ctl(&["get", "--prefix", "kvnode/global:kv/e/"])), <_>::default());
+    cluster.ctl(&["del", "kvnode/=restoring"]);
+    wait_until("it holds the name again", || !holder().is_empty());
+    beam.check_soon("GenServer.call(store, {:put, 3, 3})", ":ok");
+    beam.check("GenServer.call(store, :count)", "1");
+    end(node);
+}
+
+/// Prefixes that begin as a store of another one does are no part of it.
+#[test]
+fn what_belongs_to_a_nested_prefix_is_not_deleted_with_a_store() {
+    let (epmd, cluster) = (Epmd::start(), EtcdCluster::start(1));
+    let beam = BeamNode::start(&Otp::newest(), &epmd, "beam");
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("file").display().to_string();
+    let nested = "kvnode/global:kv";
+    for (name, prefix) in [("a", "kvnode"), ("b", nested)] {
+        let args = format!("{} --etcd-prefix {prefix} --store global:kv,local:{name}", in_etcd(&cluster));
+        let node = KvNode::start(&epmd, name, &args);
+        node.wait_for_log(&[LOADED]);
+        beam.ping(node.name());
+        beam.check(
+            &format!("GenServer.call({{:{name}, :\"{}\"}}, {{:put, :{name}, 1}})", node.name()),
+            ":ok",
+        );
+        end(node);
+    }
+    let (right, said) = at_etcd(&cluster, &["backup", &file]);
+    assert!(right && said.contains("global:kv: 1 entry, "), "{said}");
+    let (right, said) = at_etcd(&cluster, &["restore", &file, "--force"]);
+    assert!(
+        !right && said.contains("there is more than stores below kvnode/ in this etcd, as kvnode/global:kv/"),
+        "{said}"
+    );
+    // Nor is the store a part of the prefix.
+    let (right, said) = at_etcd(&cluster, &["restore", &file, "--force", "--etcd-prefix", nested]);
+    assert!(
+        !right && said.contains(&format!("more than stores below {nested}/ in this etcd, as {nested}/e/")),
+        "{said}"
+    );
+    for prefix in ["kvnode", nested] {
+        let file = format!("{file}.{}", prefix.len());
+        let (right, said) = at_etcd(&cluster, &["backup", &file, "--etcd-prefix", prefix]);
+        assert!(right && said.contains("global:kv: 1 entry, "), "{said}");
+    }
 }
 
 #[test]

@@ -129,6 +129,94 @@ fn a_store_that_is_written_to_meanwhile_is_told_and_one_whose_keys_end_is_not() 
     assert_eq!(person.gets(&args), "30001 entries\n");
 }
 
+/// etcd is stopped, so that nobody knows what other nodes have taken; and it is killed while entries are put.
+#[test]
+fn a_source_that_is_cut_off_is_refused_and_a_store_that_takes_nothing_for_a_moment_is_asked_again() {
+    let (epmd, mut cluster) = (Epmd::start(), EtcdCluster::start(1));
+    let person = Person::new(&epmd);
+    let beam = BeamNode::start(&Otp::newest(), &epmd, "beam");
+    let (etcd, memory) = (serve(&epmd, &cluster, "b"), KvNode::start(&epmd, "a", "--local a"));
+    beam.ping(etcd.name());
+    beam.ping(memory.name());
+    beam.run(&format!("store = {{:a, :\"{}\"}}; into = {{:b, :\"{}\"}}", memory.name(), etcd.name()));
+    beam.check("GenServer.call(into, {:put, :old, 1})", ":ok");
+    let out = ["import", "--from", "b", "--from-store", "local:b", "--node", "a", "--to", "local:a"];
+    cluster.stop(0);
+    person.fails(&out, 5, &["b does not reach the etcd of its store", "ask another node", "nothing was put"]);
+    beam.check("GenServer.call(store, :count)", "0");
+    cluster.go_on(0);
+    cluster.wait_until_healthy(0);
+    assert_eq!(person.gets(&out), "1 entry\n");
+
+    beam.run("for n <- 1..500, do: :ok = GenServer.call(store, {:put, n, n})");
+    beam.run("for n <- 501..600, do: :ok = GenServer.call(store, {:put, n, n, ttl: 3_600_000})");
+    cluster.kill(0);
+    let args = ["import", "--from", "a", "--from-store", "local:a", "--node", "b", "--to", "local:b"];
+    let child = person.command(&args).stdout(Stdio::piped()).spawn().unwrap();
+    beam.check_soon("Map.get(GenServer.call(into, :status).not_done, :unavailable, 0) > 0", "true");
+    cluster.run(0);
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), "601 entries\n");
+    beam.check("GenServer.call(into, :count)", "601");
+    beam.check("{:ok, left} = GenServer.call(into, {:ttl, 600}); left in 3_000_000..3_600_000", "true");
+}
+
+#[test]
+fn it_is_told_that_a_store_is_a_slave_and_what_it_has_comes() {
+    let epmd = Epmd::start();
+    let person = Person::new(&epmd);
+    let beam = BeamNode::start(&Otp::newest(), &epmd, "beam");
+    let (slave, into) = (KvNode::start(&epmd, "s", "--global s"), KvNode::start(&epmd, "b", "--local b"));
+    let primary =
+        KvNode::start(&epmd, "p", &format!("--local p --slave global:s --connect {}", slave.name()));
+    beam.ping(primary.name());
+    beam.ping(slave.name());
+    beam.run(&format!("primary = {{:p, :\"{}\"}}", primary.name()));
+    beam.check("GenServer.call(primary, {:put, 1, 2})", ":ok");
+    beam.check_soon("GenServer.call({:global, :s}, {:get, 1})", "2");
+    let said = person.types(&[
+        "import",
+        "--from",
+        "s",
+        "--from-store",
+        "global:s",
+        "--node",
+        "b",
+        "--to",
+        "local:b",
+    ]);
+    assert_eq!((said.code, said.text().as_str()), (0, "1 entry\n"), "{said:?}");
+    let wanted = format!("the store of s is a slave of {}: what comes is what it has", primary.name());
+    assert!(said.stderr.contains(&wanted), "{said:?}");
+    drop(into);
+}
+
+/// One of two nodes removes keys that have ended; the other one counts them too, as it counts the other's writes.
+#[test]
+fn keys_that_another_node_has_removed_as_they_had_ended_are_no_writes_of_callers() {
+    let (epmd, cluster) = (Epmd::start(), EtcdCluster::start(1));
+    let beam = BeamNode::start(&Otp::newest(), &epmd, "beam");
+    let nodes = ["a", "b"].map(|name| {
+        let node =
+            KvNode::start(&epmd, name, &format!("{} --store global:kv,local:{name}", in_etcd(&cluster)));
+        node.wait_for_log(&[LOADED]);
+        beam.ping(node.name());
+        node
+    });
+    beam.run(&format!(
+        "[a, b] = [{{:a, :\"{}\"}}, {{:b, :\"{}\"}}]; of = fn node -> status = GenServer.call(node, :status); {{status.expired, status.seq}} end",
+        nodes[0].name(),
+        nodes[1].name()
+    ));
+    beam.run("before = Enum.map([a, b], of)");
+    beam.run("for n <- 1..20, do: :ok = GenServer.call(a, {:put, n, n, ttl: 200})");
+    beam.check_soon("Enum.map([a, b], of) |> Enum.map(&elem(&1, 0))", "[20, 20]");
+    beam.check(
+        "for({now, {0, was}} <- Enum.zip(Enum.map([a, b], of), before), do: elem(now, 1) - was) == [40, 40]",
+        "true",
+    );
+}
+
 #[test]
 fn a_store_comes_from_a_folder_and_from_a_backup_and_what_is_too_large_is_named() {
     let (epmd, cluster) = (Epmd::start(), EtcdCluster::start(1));

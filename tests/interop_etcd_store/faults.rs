@@ -89,6 +89,31 @@ fn wait_for_more(store: &EtcdStore) {
     wait_until("counters move again", || sum(store) > before + 20);
 }
 
+/// Where no member takes a connection it is certain that nothing was sent: no write ends as unknown, however its patience and that of the client meet.
+#[test]
+fn what_is_written_while_all_of_etcd_is_away_was_surely_not_done() {
+    let mut cluster = EtcdCluster::start(3);
+    let engine = engine(&cluster);
+    let store = engine.open(&names("a")).unwrap();
+    put(&store, &term(0), &term(0)).unwrap();
+    (0..3).for_each(|member| cluster.kill(member));
+    wait_until("it is noticed", || store.state() == EtcdState::Cut);
+    let begun = Instant::now();
+    let answers: Vec<Answer> = (1..=20)
+        .map(|key| {
+            std::thread::sleep(Duration::from_millis(53));
+            asked(|done| assert_eq!(store.put(&term(key), value(&term(1)), || done), None))
+        })
+        .collect();
+    let answers: Vec<_> = answers.into_iter().map(|answer| answer.recv().unwrap()).collect();
+    println!("all of etcd is away: the last answer after {:?}", begun.elapsed());
+    assert_eq!(answers, vec![Err(StoreError::Unavailable); 20]);
+    (0..3).for_each(|member| cluster.run(member));
+    wait_until("it takes writes", || put(&store, &term(0), &term(1)).is_ok());
+    assert_eq!(store.len(), 1);
+    engine.close();
+}
+
 #[test]
 fn counters_of_two_processes_add_up() {
     let mut cluster = EtcdCluster::start(1);

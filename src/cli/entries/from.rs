@@ -13,11 +13,13 @@ use super::put::{Batch, Entry, NotPut, Puts};
 use super::{AT_ONCE, counted};
 use crate::cli::answer::{Form, refusal, text};
 use crate::cli::ask::{AskArgs, DEFAULT_TO, Session, ToArgs, target};
+use crate::cli::log::say;
 use crate::cli::replica::in_map;
 use crate::cli::store::{Store, with_store_for_long};
 use crate::cli::{CliError, print, server_name};
 use crate::config::ServerName;
 use crate::etf::{OwnedTerm, TermView};
+use crate::program::Consistency;
 use crate::within::within;
 
 /// Where a store comes from.
@@ -137,9 +139,32 @@ struct Standing {
     expired: u64,
 }
 
+/// What keeps a store of a node.
+struct Keeping {
+    is_in_etcd: bool,
+    /// The node of its primary, where it is a slave.
+    slave_of: Option<String>,
+}
+
+impl Keeping {
+    fn of(status: TermView<'_>) -> Self {
+        let slave_of = in_map(status, "primary").filter(|primary| !primary.is_atom("nil"));
+        let node = |primary: TermView<'_>| {
+            let node = in_map(primary, "node").and_then(TermView::as_atom);
+            node.map_or_else(|| text(primary), |node| node.to_str().escape_debug().to_string())
+        };
+        let is_in_etcd = in_map(status, "engine").is_some_and(|engine| engine.is_atom("etcd"));
+        Self { is_in_etcd, slave_of: slave_of.map(node) }
+    }
+}
+
 impl Standing {
     async fn of(store: &Store<'_>) -> Result<Self, CliError> {
         let status = store.call(OwnedTerm::atom("status").view()).await?;
+        Self::read(&status)
+    }
+
+    fn read(status: &OwnedTerm) -> Result<Self, CliError> {
         let number = |key: &str| in_map(status.view(), key).and_then(TermView::as_unsigned);
         let read = || {
             Some(Self {
@@ -157,7 +182,8 @@ impl Standing {
     }
 }
 
-/// The store of a node that runs, page by page. It is compared with itself before and after: where it was at rest, what has come is what it has.
+/// The store of a node that runs, page by page. It is compared with itself before and after: where it was at rest, what has come is what it has. One in
+/// etcd is asked for all that any of its nodes has taken, which a node that is cut off does not have.
 async fn from_node(
     from: &str,
     name: Option<&ServerName>,
@@ -183,13 +209,22 @@ async fn from_node(
             "--from {from}: it is the store that is asked; --node or --to says another"
         )));
     }
-    let before = Standing::of(&store).await?;
+    let status = store.call(OwnedTerm::atom("status").view()).await?;
+    let (before, keeping) = (Standing::read(&status)?, Keeping::of(status.view()));
+    if let Some(primary) = &keeping.slave_of {
+        say(&format!(
+            "the store of {from} is a slave of {primary}: what comes is what it has, and the newest may be at {primary} alone"
+        ));
+    }
     let mut cursor: Option<OwnedTerm> = None;
     loop {
         let request = OwnedTerm::write(|w| {
-            w.tuple(2).atom("scan").list(2 + usize::from(cursor.is_some()));
+            w.tuple(2).atom("scan").list(2 + usize::from(cursor.is_some()) + usize::from(keeping.is_in_etcd));
             w.tuple(2).atom("limit").unsigned(AT_ONCE as u64);
             w.tuple(2).atom("ttl").atom("true");
+            if keeping.is_in_etcd {
+                w.tuple(2).atom("consistency").atom(Consistency::Linearizable.code());
+            }
             if let Some(cursor) = &cursor {
                 w.tuple(2).atom("cursor").term(cursor.view());
             }
@@ -224,6 +259,12 @@ async fn from_node(
 }
 
 fn not_shown(answer: TermView<'_>, from: &str) -> CliError {
+    if refusal(answer).is_some_and(|reason| reason.is_atom("unavailable")) {
+        return CliError::Failed(format!(
+            "{from} does not reach the etcd of its store, and may lack what other nodes have taken since: ask another node of the store, or kvnode \
+             status --node {from} how it is"
+        ));
+    }
     let is_older = refusal(answer)
         .and_then(|reason| reason.as_tuple::<2>())
         .is_some_and(|[word, option]| word.is_atom("unknown_option") && option.is_atom("ttl"));

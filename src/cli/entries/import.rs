@@ -30,7 +30,9 @@ Lines of kvnode export, in either form, and of others: {KEY, VALUE} in Elixir's 
 strings become binaries. What is there already under a key is replaced; put twice, a line changes nothing.
 
 With --from a whole store comes, with its deadlines: that of a running kvnode, wherever it keeps it, which has to be at rest meanwhile; one of a folder \
-that no node uses; or one of a backup.";
+that no node uses; or one of a backup.
+
+A store that takes nothing for a moment, as its etcd has no leader, is asked again for 30 s.";
 
 /// A line has so many bytes at most: twice the largest value that a store takes by its defaults, as digits, and more.
 const LINE_BYTES_MAX: u64 = 256 << 20;

@@ -1,6 +1,9 @@
 //! Entries that are put into a store, many at once, as it takes them.
 
 use std::cell::{Cell, RefCell};
+use std::time::{Duration, Instant};
+
+use smol::Timer;
 
 use super::{AT_ONCE, counted, key_text};
 use crate::cli::answer::{refusal, text};
@@ -10,6 +13,11 @@ use crate::etf::OwnedTerm;
 
 /// Pairs that are put at once have so many bytes together at most, but for a single one.
 pub(super) const BYTES_AT_ONCE: usize = 1 << 20;
+/// A store that takes nothing now is asked again for so long: an etcd without a leader has one by then, and a kvnode that restarts is back. An entry
+/// that is put twice is as put once.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Between two of these times.
+const PAUSE: Duration = Duration::from_millis(500);
 /// Keys of entries that were refused, of which are told.
 const TOLD_MAX: usize = 10;
 
@@ -107,7 +115,7 @@ impl<'a> Puts<'a> {
             if part.is_empty() {
                 continue;
             }
-            let answer = self.call(&put_request(&part)?).await?;
+            let answer = self.call(|_| put_request(&part)).await?;
             match Answer::of(&answer) {
                 Answer::Done => self.add(part.len()),
                 Answer::TooMany(most) if most < part.len() => {
@@ -119,7 +127,7 @@ impl<'a> Puts<'a> {
                     parts.extend([rest, part]);
                 }
                 Answer::TooLarge(most) => part.iter().for_each(|pair| self.refuse(pair, most)),
-                Answer::TooMany(_) | Answer::Other => return Err(NotPut::Refused(refused(&answer))),
+                Answer::TooMany(_) | Answer::Other => return Err(refused(&answer)),
             }
         }
         self.put_ending(ending).await
@@ -140,23 +148,40 @@ impl<'a> Puts<'a> {
     }
 
     async fn put_one(&self, Entry { pair, ttl }: &Entry) -> Result<(), NotPut> {
-        let request = OwnedTerm::write(|w| {
-            let [key, value] = pair.view().as_tuple::<2>().unwrap_or([pair.view(); 2]);
-            w.tuple(4).atom("put").term(key).term(value);
-            w.list(1).tuple(2).atom("ttl").unsigned(ttl.unwrap_or(1).max(1)).nil();
-        });
-        let answer = self.call(&request.map_err(not_sent)?).await?;
+        let request = |waited: Duration| {
+            let waited = u64::try_from(waited.as_millis()).unwrap_or(u64::MAX);
+            let left = ttl.unwrap_or(1).saturating_sub(waited).max(1);
+            let request = OwnedTerm::write(|w| {
+                let [key, value] = pair.view().as_tuple::<2>().unwrap_or([pair.view(); 2]);
+                w.tuple(4).atom("put").term(key).term(value);
+                w.list(1).tuple(2).atom("ttl").unsigned(left).nil();
+            });
+            request.map_err(not_sent)
+        };
+        let answer = self.call(request).await?;
         match Answer::of(&answer) {
             Answer::Done => self.add(1),
             Answer::TooLarge(most) => self.refuse(pair, most),
-            Answer::TooMany(_) | Answer::Other => return Err(NotPut::Refused(refused(&answer))),
+            Answer::TooMany(_) | Answer::Other => return Err(refused(&answer)),
         }
         Ok(())
     }
 
-    async fn call(&self, request: &OwnedTerm) -> Result<OwnedTerm, NotPut> {
-        self.has_begun.set(true);
-        self.store.call(request.view()).await.map_err(NotPut::Unknown)
+    /// Asks until the store takes or refuses it, or [`PATIENCE`] is over. The request is made anew each time, so long after the first.
+    async fn call(
+        &self,
+        request: impl Fn(Duration) -> Result<OwnedTerm, NotPut>,
+    ) -> Result<OwnedTerm, NotPut> {
+        let begun = now();
+        loop {
+            let request = request(begun.elapsed())?;
+            self.has_begun.set(true);
+            let answer = self.store.call(request.view()).await.map_err(NotPut::Unknown)?;
+            if !is_passing(&answer) || begun.elapsed() + PAUSE > PATIENCE {
+                return Ok(answer);
+            }
+            Timer::after(PAUSE).await;
+        }
     }
 
     fn add(&self, count: usize) {
@@ -225,10 +250,23 @@ impl Answer {
     }
 }
 
+/// Refusals of a store that may take the same a moment later. Behind `unknown` it may have been put.
+const PASSING: [&str; 3] = ["unavailable", "unknown", "no_primary"];
+
+fn is_passing(answer: &OwnedTerm) -> bool {
+    refusal(answer.view()).is_some_and(|reason| PASSING.iter().any(|word| reason.is_atom(word)))
+}
+
 /// A refusal, for people.
-fn refused(answer: &OwnedTerm) -> CliError {
-    CliError::Failed(match refusal(answer.view()) {
-        Some(reason) if reason.is_atom("no_space") => "the store is full".to_owned(),
+fn refused(answer: &OwnedTerm) -> NotPut {
+    let is_unknown = refusal(answer.view()).is_some_and(|reason| reason.is_atom("unknown"));
+    let error = CliError::Failed(match refusal(answer.view()) {
+        Some(reason) if reason.is_atom("no_space") => NO_SPACE.to_owned(),
+        Some(_) if is_passing(answer) => format!(
+            "the store takes nothing, for {} s now: it answers {}. kvnode status of it says more, and of a store in etcd kvnode doctor --etcd",
+            PATIENCE.as_secs(),
+            text(answer.view())
+        ),
         Some(reason) => match reason.as_tuple::<2>() {
             Some([word, primary]) if word.is_atom("slave_of") => {
                 format!("the store is a slave: import into its primary, {}", text(primary))
@@ -236,7 +274,18 @@ fn refused(answer: &OwnedTerm) -> CliError {
             _ => format!("it answers {}", text(answer.view())),
         },
         None => format!("it answers {}", text(answer.view())),
-    })
+    });
+    if is_unknown { NotPut::Unknown(error) } else { NotPut::Refused(error) }
+}
+
+/// What is to be done where a store is full.
+const NO_SPACE: &str = "the store is full. In etcd its members are to be compacted and defragmented, or to have a larger --quota-backend-bytes, and \
+    `etcdctl alarm disarm` is said then: kvnode doctor --etcd shows how full they are. In memory --memory-max says how much it may hold; on disk the \
+    disk is to get room";
+
+#[expect(clippy::disallowed_methods, reason = "a person waits by the clock of this machine")]
+fn now() -> Instant {
+    Instant::now()
 }
 
 fn not_sent(error: impl std::fmt::Display) -> NotPut {

@@ -291,7 +291,7 @@ impl<S: Store> KeyValueServer<S> {
                 Box::new(move |server, caller, flags| {
                     let done = Cell::new(Some(server.answer_later(caller, flags, shape)));
                     let done = || done.take().unwrap_or_else(|| Box::new(|_| {}));
-                    server.store().get(&key, |value| done()(Ok(value)), done);
+                    server.store().get_caught_up(&key, |value| done()(Ok(value)), done);
                 })
             };
             if self.is_linearizable(consistency) && !self.has_caught_up(key.len(), caller, turn, late) {
@@ -324,7 +324,7 @@ impl<S: Store> KeyValueServer<S> {
             Box::new(move |server, caller, flags| {
                 let done = Cell::new(Some(server.answer_many_later(named, caller, flags)));
                 let done = || done.take().unwrap_or_else(|| Box::new(|_| {}));
-                server.store().get_many(&keys.slices(), |found| done()(Ok(found)), done);
+                server.store().get_many_caught_up(&keys.slices(), |found| done()(Ok(found)), done);
             })
         };
         let held = named.held() + keys.held();

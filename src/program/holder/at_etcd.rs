@@ -1,4 +1,4 @@
-//! The two keys of a store's holder in etcd: read, watched and written.
+//! The two keys of a store's holder in etcd: read, watched and written. They are taken where no restore of the store's prefix goes on.
 
 use std::time::Duration;
 
@@ -26,18 +26,47 @@ const PAUSE: Duration = Duration::from_millis(200);
 pub(super) struct Keys {
     holder: Bytes,
     former: Bytes,
+    /// It is there while a restore goes on.
+    restore: Bytes,
 }
 
 impl Keys {
     pub(super) fn of(store: &EtcdStore) -> Self {
         let key = |name: &[u8]| [store.base(), name].concat().into();
-        Self { holder: key(b"h"), former: key(b"hs") }
+        Self { holder: key(b"h"), former: key(b"hs"), restore: store.restore_key().into() }
     }
 
     fn read(&self) -> [Op; 2] {
-        [&self.holder, &self.former]
-            .map(|key| Op::Range(RangeRequest { key: key.clone(), ..RangeRequest::default() }))
+        [&self.holder, &self.former].map(read)
     }
+
+    /// The transaction by which `me` takes the names.
+    fn take(&self, campaign: &Campaign, me: &Pid) -> TxnRequest {
+        let Campaign { lease, held_was, former_was, former, .. } = campaign;
+        // Of a key that is not there it is 0.
+        let compare =
+            |key: &Bytes, was| Compare::new(key.clone(), CompareResult::Equal, Compared::ModRevision(was));
+        let put = |key: &Bytes, value: Vec<u8>, lease| {
+            Op::Put(PutRequest { key: key.clone(), value: value.into(), lease, ..PutRequest::default() })
+                .into()
+        };
+        TxnRequest {
+            compare: vec![
+                compare(&self.holder, *held_was),
+                compare(&self.former, *former_was),
+                compare(&self.restore, 0),
+            ],
+            success: vec![
+                put(&self.holder, write_holder(me), *lease),
+                put(&self.former, write_former(former), 0),
+            ],
+            failure: self.read().into_iter().chain([read(&self.restore)]).map(Into::into).collect(),
+        }
+    }
+}
+
+fn read(key: &Bytes) -> Op {
+    Op::Range(RangeRequest { key: key.clone(), ..RangeRequest::default() })
 }
 
 /// Tells of the keys as they are, and of each change, until nobody listens.
@@ -125,25 +154,14 @@ fn read_keys(answer: TxnResponse) -> (i64, Option<Held>, Former) {
 
 /// Takes the key, where neither was written since.
 pub(super) async fn campaign(etcd: &Etcd, keys: &Keys, campaign: Campaign, me: &Pid) -> Campaigned {
-    let Campaign { lease, held_was, former_was, former, .. } = campaign;
-    // Of a key that is not there it is 0.
-    let compare =
-        |key: &Bytes, was| Compare::new(key.clone(), CompareResult::Equal, Compared::ModRevision(was));
-    let put = |key: &Bytes, value: Vec<u8>, lease| {
-        Op::Put(PutRequest { key: key.clone(), value: value.into(), lease, ..PutRequest::default() }).into()
-    };
-    let take = TxnRequest {
-        compare: vec![compare(&keys.holder, held_was), compare(&keys.former, former_was)],
-        success: vec![
-            put(&keys.holder, write_holder(me), lease),
-            put(&keys.former, write_former(&former), 0),
-        ],
-        failure: keys.read().map(Into::into).into(),
-    };
     let ask = Ask { deadline: Some(CAMPAIGN_MAX), effect: Some(Effect::Guarded) };
-    match etcd.call_with(&take, ask).await {
+    match etcd.call_with(&keys.take(&campaign, me), ask).await {
         Ok(answer) if answer.succeeded => {
             Campaigned::Won { revision: answer.header.map_or(0, |header| header.revision) }
+        }
+        Ok(answer) if is_restored(&answer) => {
+            tracing::debug!("a store's global names are not taken while a restore goes on");
+            Campaigned::Failed
         }
         Ok(answer) => {
             let (revision, held, former) = read_keys(answer);
@@ -156,14 +174,49 @@ pub(super) async fn campaign(etcd: &Etcd, keys: &Keys, campaign: Campaign, me: &
     }
 }
 
+/// Whether a transaction that did not take the keys has found the third one, of a restore.
+fn is_restored(answer: &TxnResponse) -> bool {
+    let restore = answer.responses.get(2).and_then(|found| found.response.as_ref());
+    matches!(restore, Some(OpResponse::Range(found)) if !found.kvs.is_empty())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::elect::Life;
+    use crate::etcd::message::{RangeResponse, ResponseOp};
+
+    fn keys() -> Keys {
+        let [holder, former, restore] = [&b"p/s/h"[..], b"p/s/hs", b"p/=restoring"].map(Bytes::from_static);
+        Keys { holder, former, restore }
+    }
+
+    #[test]
+    fn the_names_are_taken_where_no_restore_goes_on() {
+        let pid = Pid { node: "a@h".into(), id: 1, serial: 2, creation: 3 };
+        let campaign = Campaign { question: 1, lease: 9, held_was: 0, former_was: 5, former: Vec::new() };
+        let take = keys().take(&campaign, &pid);
+        let of_restore =
+            Compare::new(Bytes::from_static(b"p/=restoring"), CompareResult::Equal, Compared::ModRevision(0));
+        assert!(take.compare.contains(&of_restore), "{take:?}");
+        assert_eq!((take.compare.len(), take.success.len(), take.failure.len()), (3, 2, 3));
+        let found = |kvs: [usize; 3]| TxnResponse {
+            responses: kvs
+                .map(|count| RangeResponse {
+                    kvs: vec![KeyValue::default(); count],
+                    ..RangeResponse::default()
+                })
+                .map(|found| ResponseOp { response: Some(OpResponse::Range(found)) })
+                .into(),
+            ..TxnResponse::default()
+        };
+        assert!(is_restored(&found([0, 0, 1])) && !is_restored(&found([1, 1, 0])));
+        assert!(!is_restored(&TxnResponse::default()));
+    }
 
     #[test]
     fn changes_are_told_as_what_they_are_and_others_keys_are_not() {
-        let keys = Keys { holder: Bytes::from_static(b"p/s/h"), former: Bytes::from_static(b"p/s/hs") };
+        let keys = keys();
         let pid = Pid { node: "a@h".into(), id: 1, serial: 2, creation: 3 };
         let event = |kind: EventKind, key: &'static [u8], value: Vec<u8>| {
             let kv = KeyValue {

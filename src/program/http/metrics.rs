@@ -137,7 +137,7 @@ fn stores(page: &mut Page, snapshot: &Snapshot) {
     let counters: [Gauge; 3] = [
         (
             "kvnode_store_expired_total",
-            "Keys of a store that were removed, as they had ended; not at slaves, whose primaries delete them.",
+            "Keys of a store that were removed, as they had ended, by whichever node of the store; not at slaves, whose primaries delete them.",
             |store| store.expired as f64,
         ),
         (

@@ -355,9 +355,14 @@ impl<'a> Batch<'a> {
     }
 }
 
-/// A transaction that does nothing but to move the mark from where it was left.
+/// A transaction that does nothing but to move the mark from where it was left. A mark is made only where no restore goes on: that deletes the marks of
+/// all writers first, so that none writes into what is restored.
 pub(super) fn void(layout: &Layout, number: u64, mark: i64) -> TxnRequest {
-    moved(layout, (number, &[]), mark)
+    let mut request = moved(layout, (number, &[]), mark);
+    if mark == 0 {
+        request.compare.push(is_at(layout.claim(), 0));
+    }
+    request
 }
 
 /// A transaction that moves the mark from where it was left to a number, with this behind it.
@@ -382,7 +387,8 @@ pub(super) fn verify(batch: TxnRequest) -> TxnRequest {
     TxnRequest { compare, success: vec![read.clone().into()], failure: vec![read.into()] }
 }
 
-fn is_at(key: Bytes, mod_revision: i64) -> Compare {
+/// The key was last written in this revision; 0: it is not there.
+pub(super) fn is_at(key: Bytes, mod_revision: i64) -> Compare {
     Compare::new(key, CompareResult::Equal, Compared::ModRevision(mod_revision))
 }
 

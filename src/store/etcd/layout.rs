@@ -104,6 +104,24 @@ impl Layout {
         self.key(b"h", b"")
     }
 
+    /// What there is of the store beside all these: its holders, and the last compaction.
+    #[cfg(feature = "disk")]
+    pub(super) fn single_keys(&self) -> [Bytes; 3] {
+        [&b"h"[..], b"hs", b"c"].map(|name| self.key(name, b""))
+    }
+
+    /// Whether a key is one of these. Keys of another prefix, that begins with this store's, are none.
+    #[cfg(feature = "disk")]
+    pub(super) fn has(&self, key: &[u8]) -> bool {
+        let behind = key.strip_prefix(&self.base[..]);
+        matches!(behind, Some(b"h" | b"hs" | b"c" | [b'e' | b'n' | b'w', b'/', ..]))
+    }
+
+    /// The claim of a restore of its prefix.
+    pub(super) fn claim(&self) -> Bytes {
+        claim_beside(&self.base)
+    }
+
     /// All marks: as [`entries`](Self::entries).
     pub(super) fn marks(&self) -> (Bytes, Bytes) {
         range(self.key(b"w/", b""))
@@ -143,10 +161,6 @@ fn base(prefix: &str, id: &str) -> Vec<u8> {
     format!("{prefix}/{id}/").into_bytes()
 }
 
-/// What the keys of an election begin with, below those of the store ([`succession::Key`](crate::elect::succession::Key)).
-#[cfg(feature = "disk")]
-pub(super) const ELECTIONS: &[u8] = b"s/";
-
 /// What all keys of a store with this name begin with, that is not kept in etcd and has keys there all the same.
 pub fn base_of(prefix: &str, name: &str) -> Vec<u8> {
     base(prefix, &escaped(name))
@@ -171,7 +185,21 @@ pub(super) fn name_keys(prefix: &str) -> (Bytes, Bytes) {
 
 /// The claim of a restore.
 pub(super) fn claim_key(prefix: &str) -> Bytes {
-    format!("{prefix}/=restoring").into()
+    claim_beside(&base(prefix, ""))
+}
+
+/// That of the prefix of a store whose keys begin so.
+pub(super) fn claim_beside(base: &[u8]) -> Bytes {
+    let store = base.strip_suffix(b"/").unwrap_or(base);
+    // No id has a slash.
+    let prefix = store.iter().rposition(|byte| *byte == b'/').map_or(0, |slash| slash + 1);
+    [&base[..prefix], b"=restoring"].concat().into()
+}
+
+/// Whether an id is one that a store can have.
+#[cfg(feature = "disk")]
+pub(super) fn is_id(id: &str) -> bool {
+    !id.is_empty() && unescaped(id.as_bytes()).is_some_and(|name| escaped(&name) == id)
 }
 
 /// The sign that the process which has the claim lives.
@@ -289,6 +317,32 @@ mod tests {
         let (from, to) = other.all();
         assert!(layout.mark() < from || layout.mark() >= to, "no store is in another one");
         assert_eq!(name_key("kvnode", "=é"), "kvnode/=names/%3d%c3%a9");
+        assert_eq!(claim_key("a/b"), "a/b/=restoring");
+        assert_eq!(Layout::new("a/b", "global:c", 1).claim(), claim_key("a/b"));
+    }
+
+    #[test]
+    #[cfg(feature = "disk")]
+    fn keys_of_a_prefix_that_begins_as_a_store_are_none_of_the_store() {
+        let store = Layout::new("kvnode", "global:a", 1);
+        for own in [store.entry(b"k/"), store.note(b"n"), store.mark(), store.holder()] {
+            assert!(store.has(&own), "{own:?}");
+        }
+        let (nested, other) = ("kvnode/global:a", Layout::new("kvnode", "global:ab", 1));
+        let nested_store = Layout::new(nested, "global:b", 1);
+        for others in [
+            name_key(nested, "global:b"),
+            claim_key(nested),
+            nested_store.entry(b"k"),
+            nested_store.holder(),
+            other.entry(b"k"),
+            "kvnode/global:a/s/p".into(),
+            "kvnode/global:a/".into(),
+        ] {
+            assert!(!store.has(&others), "{others:?}");
+        }
+        assert!(["global:a", "%3d", "a%2fb"].into_iter().all(is_id));
+        assert!(["", "a/b", "=names", "a%2Fb", "a%"].into_iter().all(|id| !is_id(id)));
     }
 
     #[test]

@@ -18,7 +18,9 @@
 //! - **Once or never.** Each batch moves the writer's mark (the module `batch`). The watch tells whether a batch is done; an answer tells it
 //!   earlier.
 //! - **Patience.** A request that is not done after [`PATIENCE`] is answered: as unavailable where it was not sent, as unknown where it may be
-//!   done. A batch without a waiting caller is made void, so that nothing is done for callers that have gone, and later requests can go.
+//!   done. So that the client of etcd can say before that time that nothing was sent, a request that has waited for [`UNSENT_PATIENCE`] is not sent any
+//!   more, and a batch is asked for until [`VERDICT`] before the patience of its first request is over. A batch without a waiting caller is made void, so
+//!   that nothing is done for callers that have gone, and later requests can go.
 //! - **Decisions** that come too late, since another writer has changed the keys that they have looked at, are made anew when the table has come
 //!   up. From then on the decisions of that batch go one by one. Writes that look at nothing go in between without them, unless they share a key
 //!   with a decision before them.
@@ -43,6 +45,10 @@ use crate::store::{MemoryStore, Store, StoreError};
 
 /// So long after it was asked everything is told of: a `GenServer.call` gives up after 5 s.
 pub(super) const PATIENCE: Duration = Duration::from_secs(4);
+/// The client of etcd says so long before a request's patience is over what became of its batch.
+const VERDICT: Duration = Duration::from_millis(100);
+/// A request that has waited for so long is not sent any more: etcd would have 100 ms for it, or less.
+const UNSENT_PATIENCE: Duration = PATIENCE.saturating_sub(Duration::from_millis(200));
 /// Between two loads of which the first has failed.
 const LOAD_PAUSE: Duration = Duration::from_millis(500);
 /// Keys that readers of these alone wait for while the differences of a load are told. Where there are more all readers wait.
@@ -248,7 +254,7 @@ impl Machine {
 
     /// When [`Input::Woke`] is wanted.
     pub(super) fn wakes_at(&self) -> Option<Duration> {
-        let asked = self.queue.front().map(|asked| asked.at + PATIENCE);
+        let asked = self.queue.front().map(|asked| asked.at + UNSENT_PATIENCE);
         let carried = self.flight().and_then(Flight::first_untold).map(|asked| asked.at + PATIENCE);
         let rests = match &self.writing {
             Writing::Resting(until) => Some(*until),

@@ -33,7 +33,7 @@
 //!   may be behind what another process has answered already, unless it [catches up](EtcdStore::catch_up).
 //! - A decision ([`Store::update`]) is carried out on the newest value in etcd, of any process: it is made by the table, and etcd compares
 //!   the revisions of the keys; where one differs the decision is made anew. This holds for a decision to keep a value too.
-//! - Within 4.5 s each write is answered: [`Unavailable`](StoreError::Unavailable) where it was surely not done,
+//! - Within 4.5 s each write is answered: [`Unavailable`](StoreError::Unavailable) where it was surely not done, as no member could be asked,
 //!   [`Unknown`](StoreError::Unknown) where etcd has not said. None is done twice.
 //!
 //! # Of the rules of engines (`store/mod.rs`)
@@ -384,6 +384,11 @@ impl EtcdStore {
         self.0.base()
     }
 
+    /// The key that etcd has while a restore of its prefix goes on, or was interrupted: the store's names are nobody's then.
+    pub fn restore_key(&self) -> Vec<u8> {
+        layout::claim_beside(self.base()).to_vec()
+    }
+
     fn entries(&self) -> &MemoryStore {
         &self.0.table().entries
     }
@@ -406,6 +411,15 @@ impl Store for EtcdStore {
             self.read_caught_up(key, later());
             return None;
         }
+        self.get_caught_up(key, now, later)
+    }
+
+    fn get_caught_up<R>(
+        &self,
+        key: &[u8],
+        now: impl FnOnce(Option<Value<'_>>) -> R,
+        later: impl FnOnce() -> ReadDone,
+    ) -> Option<R> {
         if self.0.read_later(key, later) {
             return None;
         }
@@ -447,6 +461,15 @@ impl Store for EtcdStore {
             self.read_many_caught_up(keys, later());
             return None;
         }
+        self.get_many_caught_up(keys, now, later)
+    }
+
+    fn get_many_caught_up<R>(
+        &self,
+        keys: &[&[u8]],
+        now: impl FnOnce(&[Option<Value<'_>>]) -> R,
+        later: impl FnOnce() -> ReadManyDone,
+    ) -> Option<R> {
         if self.0.read_many_later(keys, later) {
             return None;
         }

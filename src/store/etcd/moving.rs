@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! backup    names, then each store's notes and entries, in pages of one revision of etcd -> the file (`store/disk/backup.rs`)
-//! restore   the file is checked -> the prefix is claimed -> transactions of many keys -> all is counted -> the claim goes
+//! restore   the file is checked -> nobody serves the prefix -> it is claimed -> emptied -> transactions of many keys -> all is counted -> the claim goes
 //! ```
 //!
 //! The claim is a key (`layout`) with a random number: each transaction of the restore has it as a condition, so that of two restores one ends, and
@@ -10,12 +10,18 @@
 //! restore is there as a whole, or not for any kvnode. A key with a lease says that the process which claimed lives: where it is gone the next
 //! restore takes the claim over, and deletes what is there.
 //!
+//! What is there already is deleted where no kvnode serves it. A kvnode that does holds the stores' names; one that was cut off from etcd may have lost them,
+//! and takes them again when it is back: so the restore looks for as long as a holder's lease lasts, and claims the prefix in a transaction that
+//! finds no holder, and no name of a store that is new since. From then on no kvnode takes names (`program/holder/at_etcd.rs`). The marks of writers
+//! go first, and no writer makes another while the claim is there (`batch`): a kvnode that was stopped all the time, and goes on
+//! now, writes nothing into what is restored.
+//!
 //! This has what is decided; `shell::moving` asks etcd and reads the file.
 
 use std::fmt;
 use std::mem;
 
-use super::batch::{BATCH_BYTES, Bounds, OPERATION_BYTES, OPERATIONS_MAX, delete};
+use super::batch::{BATCH_BYTES, Bounds, OPERATION_BYTES, OPERATIONS_MAX, delete, is_at};
 use super::layout::{self, Layout, PLACES_MAX, claim_key, escaped, name_key, name_keys, restorer_key};
 use crate::etcd::Error;
 use crate::etcd::message::{Bytes, Compare, CompareResult, Compared, Op, PutRequest, RequestOp, TxnRequest};
@@ -90,6 +96,11 @@ pub enum EtcdBackupError {
         store: String,
         /// What says so, as it stands in etcd: its node stands last.
         holder: String,
+    },
+    /// A kvnode has made a store below the prefix just now.
+    Changed {
+        /// The prefix.
+        prefix: String,
     },
     /// There is something else than stores below the prefix.
     Foreign {
@@ -177,10 +188,15 @@ impl fmt::Display for EtcdBackupError {
                 "a kvnode serves the store {store} ({}), and nothing was changed: end all kvnodes of this etcd and prefix first",
                 holder.rsplit(' ').next().unwrap_or_default()
             ),
+            Self::Changed { prefix } => write!(
+                f,
+                "somebody has written below {prefix}/ in this etcd just now, and nothing was changed: end all kvnodes of this etcd and prefix, \
+                 and run it again"
+            ),
             Self::Foreign { prefix, key } => write!(
                 f,
                 "there is more than stores below {prefix}/ in this etcd, as {key}, and nothing was changed: kvnodes elect a primary there \
-                 (--elect), or another program uses it. Choose another --etcd-prefix"
+                 (--elect) or have a prefix that begins so, or another program uses it. Choose another --etcd-prefix"
             ),
             Self::Restoring { prefix } => write!(
                 f,
@@ -281,6 +297,18 @@ impl Plan {
     }
 }
 
+/// Something below a prefix, as it was found before a restore.
+pub(super) struct Found {
+    /// The revision of the claim that is there; 0: there is none.
+    pub claim: i64,
+    /// The revision of etcd at which the names of the stores were read.
+    pub revision: i64,
+    pub stores: Vec<Layout>,
+}
+
+/// Holders that a claim compares: those of further stores are looked at behind it.
+pub(super) const HOLDERS_COMPARED: usize = OPERATIONS_MAX - 2;
+
 /// Transactions of a restore, as they fill up.
 pub(super) struct Transactions {
     prefix: String,
@@ -304,17 +332,22 @@ impl Transactions {
         TxnRequest { compare: vec![self.claimed()], success, failure: Vec::new() }
     }
 
-    /// Claims the prefix for a process with this lease, if it is as it was found. `claim`: the revision of the claim that is there, 0 where
-    /// there is none; `None`: the prefix is empty.
-    pub fn claim(&self, lease: i64, claim: Option<i64>) -> TxnRequest {
-        let as_found = match claim {
-            Some(revision) => {
-                Compare::new(claim_key(&self.prefix), CompareResult::Equal, Compared::ModRevision(revision))
+    /// Claims the prefix for a process with this lease, if it is as it was found and nobody holds a store there. `None`: the prefix is empty.
+    pub fn claim(&self, lease: i64, found: Option<&Found>) -> TxnRequest {
+        let as_found = match found {
+            Some(found) => {
+                // Of all keys of the range.
+                let (key, range_end) = name_keys(&self.prefix);
+                let later = Compared::ModRevision(found.revision.saturating_add(1));
+                let names = Compare { range_end, ..Compare::new(key, CompareResult::Less, later) };
+                let holders =
+                    found.stores.iter().take(HOLDERS_COMPARED).map(|store| is_at(store.holder(), 0));
+                [is_at(claim_key(&self.prefix), found.claim), names].into_iter().chain(holders).collect()
             }
-            // Of all keys of the range: there are none.
+            // There are none.
             None => {
                 let (key, range_end) = layout::below(&self.prefix);
-                Compare { range_end, ..Compare::is_absent(key) }
+                vec![Compare { range_end, ..Compare::is_absent(key) }]
             }
         };
         let put = |key, value, lease| Op::Put(PutRequest { key, value, lease, ..PutRequest::default() });
@@ -322,12 +355,29 @@ impl Transactions {
             put(claim_key(&self.prefix), self.token.clone(), 0),
             put(restorer_key(&self.prefix), self.token.clone(), lease),
         ];
-        TxnRequest { compare: vec![as_found], success: puts.map(Into::into).to_vec(), failure: Vec::new() }
+        TxnRequest { compare: as_found, success: puts.map(Into::into).to_vec(), failure: Vec::new() }
     }
 
-    /// Deletes these stores, and the names of all stores last: until then it is known which these were.
+    /// Deletes the marks of all writers of these stores: none of them writes behind that.
+    pub fn marks(&self, stores: &[Layout]) -> Vec<TxnRequest> {
+        self.deletes(stores.iter().map(Layout::marks))
+    }
+
+    /// Deletes what lies between two keys of one store, both of them too.
+    pub fn entries(&self, first: &Bytes, last: &Bytes) -> TxnRequest {
+        self.of(vec![delete((first.clone(), [last, &[0][..]].concat().into())).into()])
+    }
+
+    /// Deletes the rest of these stores, whose entries have gone, and the names of all stores last: until then it is known which these were.
     pub fn empty(&self, stores: &[Layout]) -> Vec<TxnRequest> {
-        let ranges = stores.iter().map(Layout::all).chain([name_keys(&self.prefix)]);
+        let parts = |store: &Layout| {
+            let single = store.single_keys().map(|key| (key, Bytes::new()));
+            [store.notes(), store.marks()].into_iter().chain(single)
+        };
+        self.deletes(stores.iter().flat_map(parts).chain([name_keys(&self.prefix)]))
+    }
+
+    fn deletes(&self, ranges: impl Iterator<Item = (Bytes, Bytes)>) -> Vec<TxnRequest> {
         let deletes: Vec<RequestOp> = ranges.map(|range| delete(range).into()).collect();
         deletes.chunks(OPERATIONS_MAX).map(|some| self.of(some.to_vec())).collect()
     }
@@ -489,8 +539,10 @@ mod tests {
     fn the_stores_that_are_named_are_deleted_and_nothing_else() {
         let transactions = Transactions::new("p", Bytes::from_static(b"t"));
         let stores = ["global:kv", "%3d"].map(|id| Layout::new("p", id, 0));
-        let ranges: Vec<_> = transactions
-            .empty(&stores)
+        let entries =
+            stores.each_ref().map(|store| transactions.entries(&store.entry(b"\0"), &store.entry(b"k")));
+        let sent = [transactions.marks(&stores), entries.to_vec(), transactions.empty(&stores)].concat();
+        let ranges: Vec<_> = sent
             .into_iter()
             .flat_map(|request| request.success)
             .map(|op| match op.request {
@@ -498,12 +550,25 @@ mod tests {
                 other => panic!("{other:?}"),
             })
             .collect();
-        let deletes = |key: &str| ranges.iter().any(|(from, to)| from <= key && to > key);
-        for key in ["p/%3d/e/k", "p/=names/global:kv", "p/global:kv/h"] {
+        let deletes = |key: &str| {
+            ranges.iter().any(|(from, to)| from == key || (&from[..]..&to[..]).contains(&key.as_bytes()))
+        };
+        for key in [
+            "p/%3d/e/k",
+            "p/=names/global:kv",
+            "p/global:kv/h",
+            "p/global:kv/w/7",
+            "p/%3d/n/slaves",
+            "p/%3d/c",
+        ] {
             assert!(deletes(key), "{key}");
         }
         for key in ["p", "p/", "p0", "o", "p/=restoring", "p/=restorer", "p/global:kv2/e/k", "p/other", "p/~"]
         {
+            assert!(!deletes(key), "{key}");
+        }
+        // Of a prefix that begins as a store does, and beyond the last entry that was read.
+        for key in ["p/global:kv/=names/a", "p/global:kv/a/h", "p/global:kv/s/p", "p/global:kv/e/k0"] {
             assert!(!deletes(key), "{key}");
         }
         let many: Vec<Layout> = (0..500).map(|at| Layout::new("p", &format!("s{at}"), 0)).collect();
@@ -513,7 +578,26 @@ mod tests {
                 .iter()
                 .all(|request| request.success.len() <= OPERATIONS_MAX && request.compare.len() == 1)
         );
-        assert_eq!(requests.iter().map(|request| request.success.len()).sum::<usize>(), 501);
+        assert_eq!(requests.iter().map(|request| request.success.len()).sum::<usize>(), 500 * 5 + 1);
+    }
+
+    #[test]
+    fn a_claim_finds_no_holder_no_new_name_and_no_other_claim() {
+        let transactions = Transactions::new("p", Bytes::from_static(b"t"));
+        let stores: Vec<Layout> = (0..500).map(|at| Layout::new("p", &format!("s{at}"), 0)).collect();
+        let found = Found { claim: 0, revision: 7, stores };
+        let request = transactions.claim(9, Some(&found));
+        assert_eq!(request.compare.len(), OPERATIONS_MAX);
+        assert_eq!(request.compare[0], is_at(Bytes::from_static(b"p/=restoring"), 0));
+        let names = &request.compare[1];
+        assert_eq!((&names.key[..], &names.range_end[..]), (&b"p/=names/"[..], &b"p/=names0"[..]));
+        assert_eq!(
+            (names.result, &names.with),
+            (CompareResult::Less as i32, &Some(Compared::ModRevision(8)))
+        );
+        assert_eq!(request.compare[2], is_at(Bytes::from_static(b"p/s0/h"), 0));
+        let of_nothing = transactions.claim(9, None).compare;
+        assert!(of_nothing.len() == 1 && of_nothing[0].range_end == "p0", "{of_nothing:?}");
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use ahash::AHashSet;
 
-use super::{Flight, Machine, Output, PATIENCE, Reading, Sends, Stage, Writing};
+use super::{Flight, Machine, Output, PATIENCE, Reading, Sends, Stage, UNSENT_PATIENCE, VERDICT, Writing};
 use crate::etcd::Error;
 use crate::etcd::message::{Bytes, OpResponse, TxnRequest, TxnResponse};
 use crate::store::etcd::ask::{Ask, Asked, Changes, Key, Kind, Outcome, Wrote};
@@ -273,7 +273,8 @@ impl Machine {
                 }
             }
         }
-        while let Some(asked) = self.queue.pop_front_if(|asked| is_over(asked)) {
+        let is_not_sent = |asked: &mut Asked| asked.at + UNSENT_PATIENCE <= now;
+        while let Some(asked) = self.queue.pop_front_if(is_not_sent) {
             self.outputs.push(Output::Tell(asked, Err(StoreError::Unavailable)));
         }
     }
@@ -395,8 +396,9 @@ impl Machine {
         }
         let moves =
             std::mem::take(&mut self.moves_next) || writes.iter().any(|carried| carried.does.writes());
-        let last = writes.iter().filter_map(|carried| carried.asked.as_ref()).map(|asked| asked.at).max();
-        let limit = (last.unwrap_or(now) + PATIENCE).saturating_sub(now).max(PAUSE);
+        // Before the first of them is told that its outcome is unknown: where nothing was sent it is known. Those that came later are sent again.
+        let first = writes.iter().filter_map(|carried| carried.asked.as_ref()).map(|asked| asked.at).min();
+        let limit = (first.unwrap_or(now) + PATIENCE - VERDICT).saturating_sub(now).max(PAUSE);
         if !moves {
             return self.send(writes, verify(request), limit, Sends::Reads);
         }

@@ -3,23 +3,30 @@
 use std::path::Path;
 use std::time::Duration;
 
-use smol::block_on;
+use smol::{Timer, block_on};
 
 use crate::etcd::message::{Bytes, Effect, KeyValue, RangeRequest, TxnRequest};
 use crate::etcd::{Ask, Error, Etcd, Lease};
 use crate::store::disk::{BackupError, Part, Progress, StoreCount, Writer, read_backup};
 use crate::store::etcd::layout::{
-    self, ELECTIONS, Layout, Of, claim_key, last_revision, name_key, name_keys, read_value, restorer_key,
+    self, Layout, Of, claim_key, is_id, last_revision, name_key, name_keys, read_value, restorer_key,
     unescaped,
 };
 use crate::store::etcd::moving::{
-    EtcdBackupError, EtcdRestore, Plan, Planned, Transactions, by_ids, compare, summed,
+    EtcdBackupError, EtcdRestore, Found, HOLDERS_COMPARED, Plan, Planned, Transactions, by_ids, compare,
+    summed,
 };
 
 /// How long a transaction of a restore is tried at all members: an etcd that has lost its leader has another by then.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// The lease that says that a restore goes on.
 const LEASE: Duration = Duration::from_secs(10);
+/// It is looked so often, and with such a pause, whether a kvnode takes the names of a store that is to be deleted: for longer than the lease of a holder
+/// lasts (`program/candidacy.rs`), so that one which was cut off from etcd has lost what it held, or is back and has it again.
+const LOOKS: u32 = 20;
+const BETWEEN_LOOKS: Duration = Duration::from_millis(250);
+/// Keys that one transaction deletes. etcd does nothing else meanwhile.
+const DELETED_AT_ONCE: usize = 1000;
 /// Entries between two tellings of how far a restore is.
 const TELL_EVERY: u64 = 256;
 
@@ -87,7 +94,8 @@ fn names(etcd: &Etcd, prefix: &str) -> Result<(Vec<(String, String)>, i64)> {
     let now = RangeRequest { key: key.clone(), count_only: true, ..RangeRequest::default() };
     let revision = block_on(etcd.call(&now))?.header.map_or(0, |header| header.revision);
     each(etcd, (key, range_end), revision, |kv| {
-        let read = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).ok();
+        // What is no id could be of keys that are no store's.
+        let read = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).ok().filter(|id| is_id(id));
         match (unescaped(kv.key.get(begins..).unwrap_or_default()), read(&kv.value)) {
             (Some(name), Some(id)) => names.push((name, id)),
             _ => {
@@ -269,16 +277,14 @@ struct Claimed {
 
 impl Claimed {
     fn claim(etcd: &Etcd, prefix: &str, force: bool) -> Result<Self> {
-        let claim = get(etcd, claim_key(prefix), 0)?;
-        let is_empty = claim.is_none() && is_empty(etcd, prefix)?;
-        let old = match &claim {
+        let found = match get(etcd, claim_key(prefix), 0)? {
             Some(_) if get(etcd, restorer_key(prefix), 0)?.is_some() => {
                 return Err(EtcdBackupError::Restoring { prefix: prefix.to_owned() });
             }
             // What an interrupted one has left.
-            Some(_) => stores_alone(etcd, prefix)?,
-            None if is_empty => Vec::new(),
-            None => may_be_emptied(etcd, prefix, force)?,
+            Some(claim) => Some(Found { claim: claim.mod_revision, ..stores_alone(etcd, prefix)? }),
+            None if is_empty(etcd, prefix)? => None,
+            None => Some(may_be_emptied(etcd, prefix, force)?),
         };
         let mut token = [0; 16];
         getrandom::fill(&mut token).map_err(|error| Error::Unavailable {
@@ -287,8 +293,7 @@ impl Claimed {
         let token: Bytes = token.iter().map(|byte| format!("{byte:02x}")).collect::<String>().into();
         let lease = block_on(etcd.lease(LEASE))?;
         let transactions = Transactions::new(prefix, token.clone());
-        let as_found = if is_empty { None } else { Some(claim.map_or(0, |claim| claim.mod_revision)) };
-        let request = transactions.claim(lease.id(), as_found);
+        let request = transactions.claim(lease.id(), found.as_ref());
         let ask = Ask { effect: Some(Effect::Guarded), ..Ask::default() };
         // What is there tells whether it was done.
         match block_on(etcd.call_with(&request, ask)) {
@@ -298,11 +303,78 @@ impl Claimed {
         if get(etcd, claim_key(prefix), 0)?.is_none_or(|claim| claim.value != token) {
             // Another process was faster.
             let _ = block_on(lease.revoke());
-            return Err(EtcdBackupError::Restoring { prefix: prefix.to_owned() });
+            return Err(why_not_claimed(etcd, prefix));
         }
-        let emptied = transactions.empty(&old).iter().try_for_each(|request| sent(etcd, prefix, request));
-        emptied.map_err(interrupted)?;
+        let (was_claimed, stores) =
+            found.map_or((false, Vec::new()), |found| (found.claim != 0, found.stores));
+        let mut further = stores.iter().skip(HOLDERS_COMPARED);
+        let further = further.try_for_each(|store| {
+            let id = store.id();
+            held(etcd, store, &String::from_utf8_lossy(&id))
+        });
+        if let Err(error) = further {
+            // What an interrupted one has left stays closed.
+            if !was_claimed {
+                end(etcd, prefix, &transactions.end())?;
+            }
+            let _ = block_on(lease.revoke());
+            return Err(error);
+        }
+        empty(etcd, prefix, &transactions, &stores).map_err(interrupted)?;
         Ok(Self { transactions, lease })
+    }
+}
+
+/// Why a prefix is not ours.
+fn why_not_claimed(etcd: &Etcd, prefix: &str) -> EtcdBackupError {
+    let prefix_of = || prefix.to_owned();
+    let found = || -> Result<EtcdBackupError> {
+        if get(etcd, claim_key(prefix), 0)?.is_some() {
+            return Ok(EtcdBackupError::Restoring { prefix: prefix_of() });
+        }
+        nobody_holds(etcd, prefix, &names(etcd, prefix)?.0)?;
+        Ok(EtcdBackupError::Changed { prefix: prefix_of() })
+    };
+    found().unwrap_or_else(|error| error)
+}
+
+/// Deletes stores below a prefix that is claimed, some keys at a time.
+fn empty(etcd: &Etcd, prefix: &str, transactions: &Transactions, stores: &[Layout]) -> Result<()> {
+    let send = |request: &TxnRequest| sent(etcd, prefix, request);
+    // Nobody writes an entry behind the place that has been reached.
+    transactions.marks(stores).iter().try_for_each(send)?;
+    for store in stores {
+        let (mut key, range_end) = store.entries();
+        while let Some(behind) = empty_from(etcd, (key, range_end.clone()), |first, last| {
+            send(&transactions.entries(first, last))
+        })? {
+            key = behind;
+        }
+    }
+    transactions.empty(stores).iter().try_for_each(send)
+}
+
+/// Shows the first and the last key of parts of a range. Gives where it has to go on, if the revision of its pages is compacted meanwhile.
+fn empty_from(
+    etcd: &Etcd,
+    (mut key, range_end): (Bytes, Bytes),
+    mut show: impl FnMut(&Bytes, &Bytes) -> Result<()>,
+) -> Result<Option<Bytes>> {
+    let range = RangeRequest { key: key.clone(), range_end, keys_only: true, ..RangeRequest::default() };
+    let mut pages = etcd.pages(range);
+    loop {
+        let page = match block_on(pages.next()) {
+            Ok(Some(page)) => page,
+            Ok(None) => return Ok(None),
+            Err(Error::Compacted { .. }) => return Ok(Some(key)),
+            Err(error) => return Err(error.into()),
+        };
+        for part in page.chunks(DELETED_AT_ONCE) {
+            if let (Some(first), Some(last)) = (part.first(), part.last()) {
+                show(&first.key, &last.key)?;
+                key = [&last.key, &[0][..]].concat().into();
+            }
+        }
     }
 }
 
@@ -313,31 +385,39 @@ fn is_empty(etcd: &Etcd, prefix: &str) -> Result<bool> {
 }
 
 /// The stores below a prefix, if what is there may be deleted.
-fn may_be_emptied(etcd: &Etcd, prefix: &str, force: bool) -> Result<Vec<Layout>> {
+fn may_be_emptied(etcd: &Etcd, prefix: &str, force: bool) -> Result<Found> {
     let (names, _) = names(etcd, prefix)?;
     if !force {
         let stores = names.into_iter().map(|(name, _)| name).collect();
         return Err(EtcdBackupError::NotEmpty { prefix: prefix.to_owned(), stores });
     }
-    for (store, id) in names {
-        if let Some(holder) = get(etcd, Layout::new(prefix, &id, 0).holder(), 0)? {
-            let holder = String::from_utf8_lossy(&holder.value).into_owned();
-            return Err(EtcdBackupError::Held { store, holder });
-        }
+    nobody_holds(etcd, prefix, &names)?;
+    for _ in 0..LOOKS {
+        block_on(Timer::after(BETWEEN_LOOKS));
+        nobody_holds(etcd, prefix, &names)?;
     }
     stores_alone(etcd, prefix)
 }
 
+/// # Errors
+/// A kvnode holds one of these stores: [`EtcdBackupError::Held`].
+fn nobody_holds(etcd: &Etcd, prefix: &str, names: &[(String, String)]) -> Result<()> {
+    names.iter().try_for_each(|(name, id)| held(etcd, &Layout::new(prefix, id, 0), name))
+}
+
+fn held(etcd: &Etcd, layout: &Layout, store: &str) -> Result<()> {
+    let Some(holder) = get(etcd, layout.holder(), 0)? else { return Ok(()) };
+    let holder = String::from_utf8_lossy(&holder.value).into_owned();
+    Err(EtcdBackupError::Held { store: store.to_owned(), holder })
+}
+
 /// The stores below a prefix, where nothing else is there: another program has its keys there, or kvnodes that elect a primary.
-fn stores_alone(etcd: &Etcd, prefix: &str) -> Result<Vec<Layout>> {
-    let (names, _) = names(etcd, prefix)?;
+fn stores_alone(etcd: &Etcd, prefix: &str) -> Result<Found> {
+    let (names, revision) = names(etcd, prefix)?;
     let stores: Vec<Layout> = by_ids(names).into_iter().map(|(id, _)| Layout::new(prefix, &id, 0)).collect();
     let ours = [claim_key(prefix), restorer_key(prefix)];
     let all_names = name_key(prefix, "");
-    let is_stored = |key: &[u8]| {
-        let behind = stores.iter().find_map(|store| key.strip_prefix(store.base()));
-        behind.is_some_and(|behind| !behind.starts_with(ELECTIONS))
-    };
+    let is_stored = |key: &[u8]| stores.iter().any(|store| store.has(key));
     let (key, range_end) = layout::below(prefix);
     let mut pages = etcd.pages(RangeRequest { key, range_end, keys_only: true, ..RangeRequest::default() });
     while let Some(page) = block_on(pages.next())? {
@@ -350,7 +430,7 @@ fn stores_alone(etcd: &Etcd, prefix: &str) -> Result<Vec<Layout>> {
             return Err(EtcdBackupError::Foreign { prefix, key });
         }
     }
-    Ok(stores)
+    Ok(Found { claim: 0, revision, stores })
 }
 
 /// Has a transaction done. Done twice it is as done once: its keys are the claim's alone, which is its condition.

@@ -108,6 +108,32 @@ fn careful_reads_that_wait_are_bounded_and_one_too_many_is_answered() {
 }
 
 #[test]
+fn a_reader_that_has_caught_up_asks_nothing_more_of_a_careful_store() {
+    let store = crate::store::etcd::EtcdStore(shared());
+    store.read_carefully(true);
+    let (tell, told) = mpsc::channel();
+    let (its, again) = (store.clone(), tell.clone());
+    let later = || -> crate::store::Done {
+        Box::new(move |caught_up| {
+            assert_eq!(caught_up, Ok(()));
+            let shown =
+                its.get_caught_up(b"a", |value| value.is_none(), || unreachable!("nothing is written"));
+            let keys: [&[u8]; 2] = [b"a", b"b"];
+            let many = || unreachable!("nothing is written");
+            let found = its.get_many_caught_up(&keys, |found| found.len(), many);
+            tell.send((shown, found)).expect("it is awaited");
+            // Any other reader does.
+            assert_eq!(its.get(b"a", |_| (), || Box::new(move |_| drop(again))), None);
+        })
+    };
+    assert_eq!(store.catch_up_holding(0, later), None);
+    let asked = std::mem::take(&mut store.0.queue.lock().asked);
+    asked.into_iter().for_each(|asked| asked.tell(Ok(Outcome::Done)));
+    assert_eq!(told.try_recv(), Ok((Some(true), Some(2))));
+    assert_eq!(std::mem::take(&mut store.0.queue.lock().asked).len(), 1);
+}
+
+#[test]
 fn what_waits_for_the_newest_is_bounded_by_all_that_it_holds_and_one_too_many_is_answered() {
     let store = crate::store::etcd::EtcdStore(shared());
     let (tell, told) = mpsc::channel();

@@ -42,6 +42,8 @@
 //! | read and write terms as Rust types | [`etf::serde`](mod@etf::serde), [`etf::OwnedTerm`], [`etf::Atom`] |
 //! | read whole programs | the folder `examples`, with what to type beside each |
 //! | keep the terms of code that was written for eetf and erl_rpc | the feature `eetf`: `kvnode::etf::eetf` |
+//! | await tokio's timers and sockets in a server, and libraries that use them | the feature `tokio`: `NodeBuilder::tokio` |
+//! | do in a server what blocks its thread | [`unblock`], [`NodeBuilder::threads`] |
 //! | have a server started again when it has ended | [`Node::supervise`] |
 //! | show a server's state to `:sys` and observer | [`Server::state`] |
 //! | write a server that answers without a mailbox, on the connection's own thread | [`GenServer`] |
@@ -123,6 +125,8 @@
 //!   in bounds, and its codec is left out. The cold paths needed so few terms that the walker and the writer serve them
 //!   too, and no received byte ever meets a recursive decoder. An [`etf::OwnedTerm`] is bytes, and no tree.
 //! - Only bytes that are found are walked: what is sent to a process that does not exist is not looked at.
+//! - Servers with a mailbox have threads of their own. On those of the connections two handlers that blocked cost a node its
+//!   peers (`node/life/workers.rs`).
 //! - A busy connection leaves the executor for a thread of its own, which looks at its socket for a short while
 //!   before it parks (`node/link/dedicated.rs` says why, `scripts/bench` what it is worth), and comes back when it is
 //!   quiet.
@@ -184,6 +188,6 @@ pub use distribution::ServerRef;
 pub use handle::Handle;
 pub use node::{
     Client, ConnectedNode, Context, Down, MonitorRef, Never, Node, NodeBuilder, NotNamed, NotReplied,
-    ProcessHandle, ReplyTo, Server, StartError, TimerRef, block_on,
+    ProcessHandle, ReplyTo, Server, StartError, TimerRef, block_on, unblock,
 };
 pub use process::{CallError, Caller, GenServer, OwnedCaller, Restart, SkippedMessage, Turn};

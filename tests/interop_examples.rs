@@ -16,6 +16,9 @@ mod rpc_client;
 #[path = "../examples/subscriber.rs"]
 mod subscriber;
 mod support;
+#[cfg(feature = "tokio")]
+#[path = "../examples/tokio_client.rs"]
+mod tokio_client;
 
 use std::process::{Child, Command, Stdio};
 
@@ -82,6 +85,8 @@ fn as_a_program_of_its_own() {
         "subscriber" => subscriber::main(),
         #[cfg(feature = "eetf")]
         "eetf_server" => eetf_server::main(),
+        #[cfg(feature = "tokio")]
+        "tokio_client" => tokio_client::main(),
         other => panic!("there is no {other}"),
     };
     result.expect("the program runs");
@@ -226,6 +231,12 @@ fn the_subscriber_does_what_the_examples_say() {
 #[test]
 fn the_server_of_eetfs_terms_does_what_the_examples_say() {
     the_lines_give_what_stands_behind_them("eetf_server", "shelf");
+}
+
+#[cfg(feature = "tokio")]
+#[test]
+fn the_client_that_is_written_for_tokio_does_what_the_examples_say() {
+    the_lines_give_what_stands_behind_them("tokio_client", "lines");
 }
 
 #[test]

@@ -24,10 +24,10 @@ use smol::channel::{Receiver, Sender};
 use smol::future::FutureExt;
 use smol::{Executor, Task};
 
-use crate::node::Node;
 use crate::node::life::stop::Ending;
 use crate::node::life::threads;
 use crate::node::life::watchdog::{Busy, Seat, Whose, sit_at};
+use crate::node::{Node, ProcessHandle};
 use crate::process::exits::{guarded, text_of};
 
 /// The fewest threads of servers, unless the program says how many: one handler that waits leaves room for another.
@@ -244,6 +244,17 @@ impl Node {
     /// the node, wherever it is; a panic ends it alone, and is logged. Once the node has ended nothing is run.
     pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         if let Some(task) = self.job(Whose::Task, task) {
+            task.detach();
+        }
+    }
+
+    /// Runs a server.
+    pub(in crate::node) fn spawn_server(
+        &self,
+        process: &ProcessHandle,
+        server: impl Future<Output = ()> + Send + 'static,
+    ) {
+        if let Some(task) = self.job(Whose::Server(process.process.id), server) {
             task.detach();
         }
     }

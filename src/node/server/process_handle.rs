@@ -8,7 +8,6 @@ use serde::Serialize;
 use crate::distribution::ServerRef;
 use crate::etf::{OwnedTerm, Pid};
 use crate::node::Node;
-use crate::node::life::watchdog::Whose;
 use crate::node::server::typed;
 use crate::node::server::{self, Server};
 use crate::process::mailbox::Mailbox;
@@ -26,10 +25,7 @@ impl Node {
         let process = self.registry.spawn(Arc::clone(&mailbox) as Arc<dyn GenServer>);
         self.mailboxes.lock().insert(process.id, Arc::clone(&mailbox));
         let handle = ProcessHandle { node: self.arc(), process, mailbox: Some(mailbox) };
-        let whose = Whose::Server(handle.process.id);
-        if let Some(task) = self.job(whose, server::run(handle.clone(), server)) {
-            task.detach();
-        }
+        self.spawn_server(&handle, server::run(handle.clone(), server));
         handle
     }
 

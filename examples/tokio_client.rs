@@ -49,6 +49,7 @@ impl Server for Lines {
     }
 }
 
+/// Runs the node until it ends.
 pub fn main() -> Result<(), Box<dyn std::error::Error>> {
     let runtime = tokio::runtime::Runtime::new()?;
     let node = Node::builder("lines").tokio(runtime.handle().clone()).start()?;

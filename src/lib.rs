@@ -39,9 +39,9 @@
 //! | call and cast from outside of servers, `:erpc` | [`Node::call`], [`Client`] |
 //! | read and write a store with the types of its keys and values | [`Node::store`], [`Handle`] |
 //! | be told of each change of a store | [`Handle::watch`] |
-//! | read and write terms as Rust types | [`etf::serde`](mod@etf::serde), [`etf::OwnedTerm`], [`etf::Atom`] |
+//! | read and write terms as Rust types | [`etf::convert`], [`etf::OwnedTerm`], [`etf::Atom`] |
 //! | read whole programs | the folder `examples`, with what to type beside each |
-//! | keep the terms of code that was written for eetf and erl_rpc | the feature `eetf`: `kvnode::etf::eetf` |
+//! | keep the terms of code that was written for eetf and erl_rpc | the feature `eetf`: `kvnode::etf::tree` |
 //! | have a server started again when it has ended | [`Node::supervise`] |
 //! | show a server's state to `:sys` and observer | [`Server::state`] |
 //! | write a server that answers without a mailbox, on the connection's own thread | [`GenServer`] |

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Debug;
 
-use kvnode::etf::serde::DEPTH_MAX;
+use kvnode::etf::convert::DEPTH_MAX;
 use kvnode::etf::{
     Atom, Binary, Charlist, ConvertError, ConvertProblem, Keyword, OwnedTerm, Pid, Reference, TermView,
     TermWriter, Traits, atom, encode, from_term, to_term, write_term,

@@ -1,7 +1,7 @@
 //! The variants of enums, as visitors take them: an atom, or a tuple that begins with one.
 
-use ::serde::de::value::{StrDeserializer, UnitDeserializer};
-use ::serde::de::{DeserializeSeed, Deserializer as _, EnumAccess, VariantAccess, Visitor};
+use serde::de::value::{StrDeserializer, UnitDeserializer};
+use serde::de::{DeserializeSeed, Deserializer as _, EnumAccess, VariantAccess, Visitor};
 
 use super::super::Cursor;
 use super::de::{Deserializer, first, met};

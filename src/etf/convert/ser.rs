@@ -1,7 +1,7 @@
 //! From Rust values to terms.
 
-use ::serde::Serialize;
-use ::serde::ser::{self, Error};
+use serde::Serialize;
+use serde::ser::{self, Error};
 
 use super::super::split::STRING_LEN_MAX;
 use super::super::tag::*;

@@ -116,7 +116,7 @@ mod ser;
 mod text;
 mod variant;
 
-use ::serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize};
 
 use super::key::check_maps;
 use super::{TermView, TermWriter, Traits};

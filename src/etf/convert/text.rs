@@ -3,8 +3,8 @@
 use std::borrow::{Borrow, Cow};
 use std::fmt;
 
-use ::serde::de::{Deserializer, Error, SeqAccess, Visitor};
-use ::serde::{Deserialize, Serialize, Serializer};
+use serde::de::{Deserializer, Error, SeqAccess, Visitor};
+use serde::{Deserialize, Serialize, Serializer};
 
 use super::super::{ATOM_CHARS_MAX, AtomView};
 use super::error::{ConvertError, ConvertProblem};

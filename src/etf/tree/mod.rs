@@ -1,4 +1,4 @@
-//! Between terms and [`eetf::Term`](::eetf::Term), with the feature `eetf`: code that was written for the crates eetf,
+//! Between terms and [`eetf::Term`], with the feature `eetf`: code that was written for the crates eetf,
 //! erl_dist and erl_rpc keeps its terms.
 //!
 //! An [`OwnedTerm`] is the bytes of a term, an `eetf::Term` is a tree. `TryFrom` goes both ways, [`EetfTerm`] is an
@@ -6,7 +6,7 @@
 //!
 //! ```
 //! use kvnode::etf::OwnedTerm;
-//! use kvnode::etf::eetf::EetfTerm;
+//! use kvnode::etf::tree::EetfTerm;
 //! use kvnode::etf::{from_term, to_term};
 //!
 //! // {:ok, [1, 2 | 3]}
@@ -65,10 +65,10 @@ mod error;
 mod read;
 mod write;
 
-use ::eetf::Term;
-use ::serde::de::Error as _;
-use ::serde::ser::Error as _;
-use ::serde::{Deserialize, Deserializer, Serialize, Serializer};
+use eetf::Term;
+use serde::de::Error as _;
+use serde::ser::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::{OwnedTerm, TermView};
 

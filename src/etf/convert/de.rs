@@ -5,8 +5,8 @@
 
 use std::borrow::Cow;
 
-use ::serde::de::value::BorrowedBytesDeserializer;
-use ::serde::de::{self, Expected, Visitor};
+use serde::de::value::BorrowedBytesDeserializer;
+use serde::de::{self, Expected, Visitor};
 
 use super::super::key::bit_binary;
 use super::super::tag::*;

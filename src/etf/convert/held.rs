@@ -3,8 +3,8 @@
 use std::fmt;
 use std::marker::PhantomData;
 
-use ::serde::de::{Deserializer, Error, Visitor};
-use ::serde::{Deserialize, Serialize, Serializer};
+use serde::de::{Deserializer, Error, Visitor};
+use serde::{Deserialize, Serialize, Serializer};
 
 use super::super::key::check_maps;
 use super::super::{OwnedTerm, Pid, Reference, TermError, TermView, Traits, encode};

@@ -180,26 +180,26 @@ impl From<TermError> for ConvertError {
     }
 }
 
-impl ::serde::ser::Error for ConvertError {
+impl serde::ser::Error for ConvertError {
     fn custom<T: Display>(text: T) -> Self {
         ConvertProblem::Other(clipped(text)).here()
     }
 }
 
-impl ::serde::de::Error for ConvertError {
+impl serde::de::Error for ConvertError {
     fn custom<T: Display>(text: T) -> Self {
         ConvertProblem::Other(clipped(text)).here()
     }
 
-    fn invalid_type(met: ::serde::de::Unexpected<'_>, wanted: &dyn ::serde::de::Expected) -> Self {
+    fn invalid_type(met: serde::de::Unexpected<'_>, wanted: &dyn serde::de::Expected) -> Self {
         Self::unexpected(wanted, met)
     }
 
-    fn invalid_value(met: ::serde::de::Unexpected<'_>, wanted: &dyn ::serde::de::Expected) -> Self {
+    fn invalid_value(met: serde::de::Unexpected<'_>, wanted: &dyn serde::de::Expected) -> Self {
         Self::unexpected(wanted, met)
     }
 
-    fn invalid_length(len: usize, wanted: &dyn ::serde::de::Expected) -> Self {
+    fn invalid_length(len: usize, wanted: &dyn serde::de::Expected) -> Self {
         Self::unexpected(wanted, format_args!("{len} of them"))
     }
 
@@ -243,7 +243,7 @@ fn clipped(text: impl Display) -> String {
 
 #[cfg(test)]
 mod tests {
-    use ::serde::de::Error;
+    use serde::de::Error;
 
     use super::*;
 

@@ -4,6 +4,23 @@
 //! [`TermView`]s, [`TermWriter`] appends terms to a buffer, [`key`] finds the canonical bytes of a term, [`text`]
 //! reads and prints Elixir syntax. There is no owned term tree: what is kept is kept as bytes. [`to_term`] and
 //! [`from_term`] go between terms and Rust types, through [`convert`].
+//!
+//! ```
+//! use kvnode::etf::*;
+//! use serde::{Deserialize, Serialize};
+//!
+//! #[derive(Debug, PartialEq, Serialize, Deserialize)]
+//! #[serde(rename_all = "snake_case")]
+//! enum Answer {
+//!     Found(Binary), // {:found, "bytes"}
+//!     Missing,       // :missing
+//! }
+//!
+//! let term = OwnedTerm::from_value(&Answer::Found(Binary::from("abc")))?;
+//! assert_eq!(format!("{term:?}"), r#"{:found, "abc"}"#);
+//! assert_eq!(OwnedTerm::atom("missing").to::<Answer>()?, Answer::Missing);
+//! # Ok::<(), ConvertError>(())
+//! ```
 
 #![warn(clippy::indexing_slicing)]
 
@@ -29,8 +46,11 @@ mod writer;
 use std::fmt;
 use std::sync::Arc;
 
+#[doc(inline)]
+pub use crate::__atoms as atoms;
 pub use convert::{
-    Atom, Binary, Charlist, ConvertError, ConvertProblem, Keyword, atom, from_term, to_term, write_term,
+    Atom, Binary, Charlist, ConvertError, ConvertProblem, ElixirStruct, Keyword, atom, from_term, to_term,
+    with, write_term,
 };
 pub use integer::Integer;
 pub use owned::OwnedTerm;

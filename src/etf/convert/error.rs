@@ -136,6 +136,12 @@ impl ConvertError {
         ConvertProblem::Unexpected { wanted: clipped(wanted), met: clipped(met) }.here()
     }
 
+    /// The same, with what would be right in its place; that is told whole.
+    pub(super) fn unexpected_but(wanted: impl Display, met: impl Display, hint: &str) -> Self {
+        let met = format!("{}; {hint}", clipped(met));
+        ConvertProblem::Unexpected { wanted: clipped(wanted), met }.here()
+    }
+
     /// The same, one step further out.
     pub(super) fn at(mut self, step: Step) -> Self {
         self.0.path.push(step);

@@ -37,6 +37,7 @@
 //! | name processes, stop them | [`ProcessHandle`] |
 //! | say whom a message goes to | [`ServerRef`] |
 //! | call and cast from outside of servers, `:erpc` | [`Node::call`], [`Client`] |
+//! | let any BEAM call a Rust function by `:erpc` and `:rpc` | [`Node::module`] |
 //! | read and write a store with the types of its keys and values | [`Node::store`], [`Handle`] |
 //! | be told of each change of a store | [`Handle::watch`] |
 //! | read and write terms as Rust types | [`etf::convert`], [`etf::OwnedTerm`], [`etf::Atom`], [`etf::ElixirStruct`] |

@@ -7,6 +7,7 @@
 mod latch;
 mod life;
 mod link;
+mod modules;
 mod peers;
 mod server;
 
@@ -38,6 +39,7 @@ pub use life::stop::Resource;
 
 pub use life::{cookie_file, functions, latency};
 pub use link::{setup, tls};
+pub use modules::{Arguments, Module, Raise};
 pub use peers::Arrival;
 pub use peers::connect_to::ConnectedNode;
 pub use peers::erpc;

@@ -20,7 +20,8 @@ const DEFERRED_MAX: usize = 4096;
 /// Functions that other nodes may call here.
 ///
 /// They run inline, on the connection that the call came by: one that has to wait answers later
-/// ([`Context::defer`]). A panic fails the call that it happened in, with the error `{:panic, text}`.
+/// ([`Context::defer`]). A panic fails the call that it happened in, with the error `{:panic, text}`. With types for arguments
+/// and values they are written by [`Node::module`](crate::Node::module).
 pub trait Functions: Send + Sync + 'static {
     /// Calls the function; `None`: it is none of these, others are asked.
     fn apply(&self, call: &FunctionCall<'_>, context: &mut Context<'_>) -> Option<Answer>;

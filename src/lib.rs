@@ -11,8 +11,8 @@
 #![doc = include_str!("../examples/counter.rs")]
 //! ```
 //!
-//! With kvnode among the dependencies and the cookie of your cluster in `~/.erlang.cookie`, run it. (Requests of your
-//! own are enums and structs, which need `serde` with its feature `derive` beside it.) Then, in any iex of this machine:
+//! With kvnode and `serde` (its feature `derive`) among the dependencies and the cookie of your cluster in
+//! `~/.erlang.cookie`, run it. Then, in any iex of this machine:
 //!
 //! ```text
 //! $ iex --sname iex
@@ -37,13 +37,16 @@
 //! | name processes, stop them | [`ProcessHandle`] |
 //! | say whom a message goes to | [`ServerRef`] |
 //! | call and cast from outside of servers, `:erpc` | [`Node::call`], [`Client`] |
+//! | let any BEAM call a Rust function by `:erpc` and `:rpc` | [`Node::module`] |
 //! | read and write a store with the types of its keys and values | [`Node::store`], [`Handle`] |
 //! | be told of each change of a store | [`Handle::watch`] |
-//! | read and write terms as Rust types | [`etf::serde`](mod@etf::serde), [`etf::OwnedTerm`], [`etf::Atom`] |
+//! | read and write terms as Rust types | [`etf::convert`], [`etf::OwnedTerm`], [`etf::Atom`], [`etf::ElixirStruct`] |
+//! | have times in milliseconds, `:undefined`, and bytes as binaries | [`etf::with`] |
 //! | read whole programs | the folder `examples`, with what to type beside each |
 //! | keep the terms of code that was written for eetf and erl_rpc | the feature `eetf`: `kvnode::etf::eetf` |
 //! | await tokio's timers and sockets in a server, and libraries that use them | the feature `tokio`: `NodeBuilder::tokio` |
 //! | do in a server what blocks its thread | [`unblock`], [`NodeBuilder::threads`] |
+//! | keep the terms of code that was written for eetf and erl_rpc | the feature `eetf`: `kvnode::etf::tree` |
 //! | have a server started again when it has ended | [`Node::supervise`] |
 //! | show a server's state to `:sys` and observer | [`Server::state`] |
 //! | write a server that answers without a mailbox, on the connection's own thread | [`GenServer`] |

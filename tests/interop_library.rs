@@ -2,6 +2,8 @@
 
 #[path = "interop_library/callers.rs"]
 mod callers;
+#[path = "interop_library/functions.rs"]
+mod functions;
 #[path = "interop_library/inline.rs"]
 mod inline;
 #[path = "interop_library/server.rs"]

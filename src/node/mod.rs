@@ -8,6 +8,7 @@
 mod latch;
 mod life;
 mod link;
+mod modules;
 mod peers;
 mod server;
 
@@ -40,6 +41,7 @@ pub use life::workers::unblock;
 
 pub use life::{cookie_file, functions, latency};
 pub use link::{setup, tls};
+pub use modules::{Arguments, Module, Raise};
 pub use peers::Arrival;
 pub use peers::connect_to::ConnectedNode;
 pub use peers::erpc;

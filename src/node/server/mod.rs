@@ -35,7 +35,7 @@ const MESSAGES_IN_A_ROW: u32 = 64;
 /// (A message sent with `[:priority]` has priority at a priority alias, on a BEAM too. A server here makes none.)
 ///
 /// Messages arrive as Rust values: requests are enums or structs with serde's `Deserialize`, by Elixir's conventions
-/// ([`etf::serde`](crate::etf::serde) has the table). What a request's type cannot be read from ends that call, with
+/// ([`etf::convert`](crate::etf::convert) has the table). What a request's type cannot be read from ends that call, with
 /// the reason `{:bad_call, request}`, and not the server; a cast or message that cannot be read is logged and dropped.
 /// A server that wants terms as they are says [`OwnedTerm`], one that takes no messages of a kind says [`Never`].
 ///

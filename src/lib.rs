@@ -33,7 +33,10 @@
 //! | start a node, and end it | [`Node::builder`], [`Node::stop`] |
 //! | write a server with a state of its own, that may wait | [`Server`], started by [`Node::serve`] |
 //! | set timers, monitor processes, call others from a server | [`Context`], which has two complete servers to read |
-//! | answer later | [`ReplyTo`] |
+//! | answer later, know the caller | [`ReplyTo`] |
+//! | have something done beside a server, that waits or blocks | [`Context::spawn`], [`Context::unblock`] |
+//! | tell a server something from the program itself | [`ServerHandle`], [`Node::serve_own`] |
+//! | have a request name the type of its answer | [`Ask`] |
 //! | name processes, stop them | [`ProcessHandle`] |
 //! | say whom a message goes to | [`ServerRef`] |
 //! | call and cast from outside of servers, `:erpc` | [`Node::call`], [`Client`] |
@@ -190,7 +193,7 @@ pub use config::ServerName;
 pub use distribution::ServerRef;
 pub use handle::Handle;
 pub use node::{
-    Client, ConnectedNode, Context, Down, MonitorRef, Never, Node, NodeBuilder, NotNamed, NotReplied,
-    ProcessHandle, ReplyTo, Server, StartError, TimerRef, block_on, unblock,
+    Ask, Client, ConnectedNode, Context, Down, MonitorRef, Never, Node, NodeBuilder, NotNamed, NotReplied,
+    NotTold, ProcessHandle, ReplyTo, Server, ServerHandle, StartError, TaskRef, TimerRef, block_on, unblock,
 };
 pub use process::{CallError, Caller, GenServer, OwnedCaller, Restart, SkippedMessage, Turn};

@@ -6,6 +6,8 @@ mod callers;
 mod functions;
 #[path = "interop_library/inline.rs"]
 mod inline;
+#[path = "interop_library/own.rs"]
+mod own;
 #[path = "interop_library/server.rs"]
 mod server;
 mod support;

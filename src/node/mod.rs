@@ -45,12 +45,15 @@ pub use modules::{Arguments, Module, Raise};
 pub use peers::Arrival;
 pub use peers::connect_to::ConnectedNode;
 pub use peers::erpc;
+pub use server::asks::Ask;
 pub use server::client::{Client, Monitor, Watch};
 pub use server::context::{Context, Down, MonitorRef};
 pub use server::held_names::{FormerHolder, HeldNames};
+pub use server::own::{NotTold, ServerHandle};
 pub use server::process_handle::ProcessHandle;
 pub use server::reply_to::{NotReplied, ReplyTo};
 pub use server::supervised::NotNamed;
+pub use server::tasks::TaskRef;
 pub use server::timers::TimerRef;
 pub use server::{Never, Server};
 

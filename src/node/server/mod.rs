@@ -1,12 +1,15 @@
 //! Servers with a mailbox: one message after the other, with `&mut self`, and time to wait.
 
+pub mod asks;
 pub mod client;
 pub mod context;
 mod guarded;
 pub mod held_names;
+pub mod own;
 pub mod process_handle;
 pub mod reply_to;
 pub mod supervised;
+pub mod tasks;
 pub mod timers;
 pub(in crate::node) mod typed;
 
@@ -91,7 +94,9 @@ pub trait Server: Send + Sized + 'static {
     type Call: DeserializeOwned + Send;
     /// What casts ask: `GenServer.cast(server, request)`.
     type Cast: DeserializeOwned + Send;
-    /// Other messages, `send(server, message)`, and those of its own timers.
+    /// Other messages, `send(server, message)`, and those that the program itself brings: of timers, of tasks, by
+    /// [`ServerHandle::tell`](crate::ServerHandle::tell). Any node of the cluster can send what can be read as this; a variant with
+    /// `#[serde(skip)]` comes from the program alone.
     type Info: DeserializeOwned + Send;
 
     /// Called once, before any message.
@@ -119,7 +124,9 @@ pub trait Server: Send + Sized + 'static {
         async {}
     }
 
-    /// Any other message, or one of [`Context::send_after`]. Unless this is written, it is logged and dropped.
+    /// Any other message: of another process, of a timer ([`Context::send_after`], [`Context::send_interval`]), the outcome of a
+    /// task ([`Context::spawn`], [`Context::unblock`]), or one that the program has told
+    /// ([`ServerHandle::tell`](crate::ServerHandle::tell)). Unless this is written, it is logged and dropped.
     fn handle_info(
         &mut self,
         message: Self::Info,
@@ -267,6 +274,11 @@ async fn live<S: Server>(server: &mut S, cx: &mut Context<S>) -> OwnedTerm {
                     tracing::debug!(process = ?cx, message = shown(message.view()), %error, "unknown message dropped");
                 }
             },
+            Event::Envelope(Envelope::Own(own)) => {
+                if let Some(message) = cx.own(own) {
+                    server.handle_info(message, cx).await;
+                }
+            }
             Event::Envelope(Envelope::Down { monitor, reason }) => {
                 // One that has been taken back fires no more.
                 if let Some(down) = cx.down(monitor, reason) {

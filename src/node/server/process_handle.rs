@@ -8,8 +8,7 @@ use serde::Serialize;
 use crate::distribution::ServerRef;
 use crate::etf::{OwnedTerm, Pid};
 use crate::node::Node;
-use crate::node::server::typed;
-use crate::node::server::{self, Server};
+use crate::node::server::{Server, typed};
 use crate::process::mailbox::Mailbox;
 use crate::process::registry::RegisterError;
 use crate::process::{GenServer, Process, ProcessId};
@@ -20,13 +19,7 @@ impl Node {
     /// It runs until it is stopped, or the node ends; the handle may be dropped. Other nodes find it by its pid or by
     /// the names that the handle gives it.
     pub fn serve<S: Server>(&self, server: S) -> ProcessHandle {
-        let limits = &self.config.limits;
-        let mailbox = Arc::new(Mailbox::new(limits.mailbox_messages_max, limits.mailbox_bytes_max));
-        let process = self.registry.spawn(Arc::clone(&mailbox) as Arc<dyn GenServer>);
-        self.mailboxes.lock().insert(process.id, Arc::clone(&mailbox));
-        let handle = ProcessHandle { node: self.arc(), process, mailbox: Some(mailbox) };
-        self.spawn_server(&handle, server::run(handle.clone(), server));
-        handle
+        self.serve_own(|_| server).process().clone()
     }
 
     /// Starts a process that handles messages where they come in, several at once: see [`GenServer`].
@@ -48,7 +41,7 @@ impl Node {
         Some(ProcessHandle { node: self.arc(), process, mailbox })
     }
 
-    fn arc(&self) -> Arc<Self> {
+    pub(super) fn arc(&self) -> Arc<Self> {
         self.this.upgrade().expect("the caller that borrows the node holds it")
     }
 

@@ -38,8 +38,12 @@
 //! | tell a server something from the program itself | [`ServerHandle`], [`Node::serve_own`] |
 //! | have a request name the type of its answer | [`Ask`] |
 //! | name processes, stop them | [`ProcessHandle`] |
+//! | hear whether a name in `:global` is had, or by which other process | [`GlobalName`] |
+//! | hear of nodes that come and go | [`Node::events`], [`Context::watch_nodes`] |
+//! | receive messages without a server, from `main` | [`Node::mailbox`], [`Inbox`] |
 //! | say whom a message goes to | [`ServerRef`] |
 //! | call and cast from outside of servers, `:erpc` | [`Node::call`], [`Client`] |
+//! | call the servers of one name on many nodes | [`Client::multi_call`], [`Client::abcast`] |
 //! | let any BEAM call a Rust function by `:erpc` and `:rpc` | [`Node::module`] |
 //! | read and write a store with the types of its keys and values | [`Node::store`], [`Handle`] |
 //! | be told of each change of a store | [`Handle::watch`] |
@@ -193,7 +197,9 @@ pub use config::ServerName;
 pub use distribution::ServerRef;
 pub use handle::Handle;
 pub use node::{
-    Ask, Client, ConnectedNode, Context, Down, MonitorRef, Never, Node, NodeBuilder, NotNamed, NotReplied,
-    NotTold, ProcessHandle, ReplyTo, Server, ServerHandle, StartError, TaskRef, TimerRef, block_on, unblock,
+    Ask, Client, ConnectedNode, Context, Down, GlobalName, Inbox, Mail, MonitorRef, Never, Node, NodeBuilder,
+    NodeEvent, NodeEvents, NotNamed, NotReplied, NotTold, PeerDown, ProcessHandle, ReceiveError,
+    Registration, ReplyTo, Server, ServerHandle, StartError, TaskRef, TimerRef, block_on, unblock,
 };
 pub use process::{CallError, Caller, GenServer, OwnedCaller, Restart, SkippedMessage, Turn};
+pub use within::within;

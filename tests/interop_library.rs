@@ -2,6 +2,8 @@
 
 #[path = "interop_library/callers.rs"]
 mod callers;
+#[path = "interop_library/cluster.rs"]
+mod cluster;
 #[path = "interop_library/functions.rs"]
 mod functions;
 #[path = "interop_library/inline.rs"]

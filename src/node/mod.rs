@@ -42,13 +42,17 @@ pub use life::workers::unblock;
 pub use life::{cookie_file, functions, latency};
 pub use link::{setup, tls};
 pub use modules::{Arguments, Module, Raise};
-pub use peers::Arrival;
 pub use peers::connect_to::ConnectedNode;
 pub use peers::erpc;
+pub use peers::events::{NodeEvent, NodeEvents};
+pub use peers::global_name::{GlobalName, Registration};
+pub use peers::{Arrival, PeerDown};
 pub use server::asks::Ask;
 pub use server::client::{Client, Monitor, Watch};
-pub use server::context::{Context, Down, MonitorRef};
+pub use server::context::Context;
 pub use server::held_names::{FormerHolder, HeldNames};
+pub use server::inbox::{Inbox, Mail, ReceiveError};
+pub use server::monitors::{Down, MonitorRef};
 pub use server::own::{NotTold, ServerHandle};
 pub use server::process_handle::ProcessHandle;
 pub use server::reply_to::{NotReplied, ReplyTo};
@@ -80,7 +84,7 @@ use link::setup::DialError;
 use link::socket::Waits;
 use link::tls::{Tls, TlsError};
 use peers::names::{self, Names};
-use peers::{Found, PeerDown, PeerHandle, Peers, QueueBounds, Queued};
+use peers::{Found, PeerHandle, Peers, QueueBounds, Queued};
 use server::supervised::Supervision;
 use server::{client, timers};
 
@@ -371,6 +375,7 @@ impl Node {
     {
         let kind = if handle.is_visible() { "visible" } else { "hidden" };
         tracing::info!(peer = %handle.name, kind, "peer up");
+        self.peers.listeners.tell(|| NodeEvent::Up(handle.connected()));
         if handle.may_have_global() {
             self.net_kernel.hold(&handle.name);
             self.spawn_link(names::keep(Arc::clone(self), Arc::clone(&handle)));
@@ -431,7 +436,7 @@ impl Node {
         // have a gap.
         self.waiters.node_down(&handle.name);
         // A task that waits for the next connection is not to be told, so the present waiters are taken out before there is one.
-        let waiting = self.peers.remove(handle, || self.waiters.take(&handle.name));
+        let waiting = self.peers.remove(handle, down, || self.waiters.take(&handle.name));
         // Before these are told: afterwards nothing waits for this connection.
         handle.shut();
         waiting.into_iter().for_each(Unreached::tell);

@@ -86,7 +86,7 @@ fn start(epmd: &Epmd, beam: &BeamNode) -> (Running, Shared) {
     serve(&node, &shared);
     beam.run(&format!("n = :\"{}\"", node.name()));
     beam.run(":net_kernel.monitor_nodes(true, node_type: :all)");
-    beam.ping(&node.name().to_string());
+    beam.ping(node.name().as_str());
     beam.run("receive do {:nodeup, ^n, _} -> :ok after 20_000 -> raise \"no nodeup\" end");
     (node, shared)
 }

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use ahash::AHashMap;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -15,7 +14,8 @@ use crate::distribution::ServerRef;
 use crate::etf::{OwnedTerm, Pid, encode};
 use crate::node::Node;
 use crate::node::server::Server;
-use crate::node::server::client::{Client, Watch};
+use crate::node::server::client::Client;
+use crate::node::server::monitors::{Down, MonitorRef, Monitors};
 use crate::node::server::own::{Own, ServerHandle};
 use crate::node::server::process_handle::{ProcessHandle, exit_reason};
 use crate::node::server::tasks::{TaskRef, Tasks};
@@ -45,26 +45,8 @@ pub struct Context<S: Server> {
     /// An interval has just had its turn: the mailbox comes before the next one.
     mailbox_first: bool,
     tasks: Tasks,
-    monitors: AHashMap<u64, (ServerRef, Option<Watch>)>,
-    monitors_set: u64,
+    monitors: Monitors,
     stop: Option<OwnedTerm>,
-}
-
-/// A monitor that was set, as in `{:DOWN, ref, …}`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct MonitorRef(u64);
-
-/// A process that was monitored has ended, or was not there: `{:DOWN, ref, :process, process, reason}`.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct Down {
-    /// The monitor.
-    pub monitor: MonitorRef,
-    /// The process, as it was named when the monitor was set.
-    pub process: ServerRef,
-    /// Why: its exit reason, or `:noproc` where there was no such process, or `:noconnection` where its node is not
-    /// reached (any more).
-    pub reason: OwnedTerm,
 }
 
 /// What a server handles next.
@@ -94,8 +76,7 @@ impl<S: Server> Context<S> {
             timers: Timers::default(),
             mailbox_first: false,
             tasks: Tasks::default(),
-            monitors: AHashMap::default(),
-            monitors_set: 0,
+            monitors: Monitors::default(),
             stop: None,
         }
     }
@@ -333,25 +314,12 @@ impl<S: Server> Context<S> {
     /// # Errors
     /// See [`CallError`]: the monitor could not be set, and will not fire.
     pub async fn monitor(&mut self, process: &ServerRef) -> Result<MonitorRef, CallError> {
-        self.monitors_set += 1;
-        let monitor = self.monitors_set;
-        let mailbox = Arc::clone(&self.mailbox);
-        let fired = move |reason| mailbox.push(Envelope::Down { monitor, reason });
-        let watch = match self.client.locate(process).await {
-            Ok(at) => Some(self.client.monitor_with(at, fired)?),
-            Err(CallError::NoProcess) => {
-                fired(OwnedTerm::atom("noproc"));
-                None
-            }
-            Err(error) => return Err(error),
-        };
-        self.monitors.insert(monitor, (process.clone(), watch));
-        Ok(MonitorRef(monitor))
+        self.monitors.set(&self.client, &self.mailbox, process).await
     }
 
     /// Takes a monitor back. `false`: it had fired, or been taken back. After this it does not fire.
     pub fn demonitor(&mut self, monitor: MonitorRef) -> bool {
-        self.monitors.remove(&monitor.0).is_some()
+        self.monitors.take_back(monitor)
     }
 
     /// Links the server to a process on any node, as `Process.link/1` does: when either ends with another reason than
@@ -423,8 +391,7 @@ impl<S: Server> Context<S> {
 
     /// A monitor has fired: `None` when it has been taken back.
     pub(in crate::node) fn down(&mut self, monitor: u64, reason: OwnedTerm) -> Option<Down> {
-        let (process, _) = self.monitors.remove(&monitor)?;
-        Some(Down { monitor: MonitorRef(monitor), process, reason })
+        self.monitors.fired(monitor, reason)
     }
 
     /// What the program itself has brought ([`Envelope::Own`]), as the message that the server is to handle; `None`: it comes of a
@@ -437,6 +404,7 @@ impl<S: Server> Context<S> {
         match *own.expect("only handles and tasks of this server put one into its mailbox") {
             Own::Told(message) => Some(message),
             Own::Done(done) => self.tasks.done(done),
+            Own::Made(make) => Some(make()),
         }
     }
 

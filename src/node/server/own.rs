@@ -88,6 +88,8 @@ pub(in crate::node) enum Own<M> {
     Told(M),
     /// One of its tasks is done.
     Done(Done<M>),
+    /// What is made where the server takes it.
+    Made(Box<dyn FnOnce() -> M + Send>),
 }
 
 impl<S: Server> ServerHandle<S> {

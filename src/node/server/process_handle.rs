@@ -7,8 +7,8 @@ use serde::Serialize;
 
 use crate::distribution::ServerRef;
 use crate::etf::{OwnedTerm, Pid};
-use crate::node::Node;
 use crate::node::server::{Server, typed};
+use crate::node::{GlobalName, Node};
 use crate::process::mailbox::Mailbox;
 use crate::process::registry::RegisterError;
 use crate::process::{GenServer, Process, ProcessId};
@@ -98,24 +98,34 @@ impl ProcessHandle {
     /// connects later knows the name too. That another process of the cluster has the name is logged, and it is tried
     /// again. As `:global` gives one pid one name, each name after the first has a pid of its own, of the same process.
     ///
+    /// What becomes of that is told by the [`GlobalName`], which may be dropped: [`GlobalName::settled`] waits for it.
+    ///
     /// # Errors
     /// The program's: another process of this node has that name, or this one has ended.
-    pub fn register_global(&self, name: &str) -> Result<&Self, RegisterError> {
+    pub fn register_global(&self, name: &str) -> Result<GlobalName, RegisterError> {
         let registry = &self.node.registry;
         if !self.process.is_alive() {
             return Err(RegisterError::Ended);
         }
         let named = registry.global_names().iter().any(|(_, holder)| holder.id == self.process.id);
-        if named {
+        let holder = if named {
             if registry.by_global_name(name).is_some() {
                 return Err(RegisterError::Taken);
             }
-            registry.claim_global(name, &registry.spawn_sibling(&self.process)?)?;
+            registry.spawn_sibling(&self.process)?
         } else {
-            registry.claim_global(name, &self.process)?;
-        }
+            Arc::clone(&self.process)
+        };
+        registry.claim_global(name, &holder)?;
         self.node.names.started_again(std::iter::once(name));
-        Ok(self)
+        Ok(GlobalName::new(Arc::clone(&self.node), name.into(), holder))
+    }
+
+    /// Its names in `:global`, with what has become of each: also those that [`Node::supervise`] has given it.
+    pub fn global_names(&self) -> Vec<GlobalName> {
+        let names = self.node.registry.global_names().into_iter();
+        let own = names.filter(|(_, holder)| holder.is_sibling(&self.process));
+        own.map(|(name, holder)| GlobalName::new(Arc::clone(&self.node), name, holder)).collect()
     }
 
     /// All its names, as other nodes use them: those on this node first, then those in `global`.

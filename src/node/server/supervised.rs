@@ -347,8 +347,8 @@ impl ProcessHandle {
 fn name_all(process: &ProcessHandle, names: &[ServerName]) -> Result<(), NotNamed> {
     for name in names {
         let named = match name {
-            ServerName::Local(name) => process.register(name),
-            ServerName::Global(name) => process.register_global(name),
+            ServerName::Local(name) => process.register(name).map(|_| ()),
+            ServerName::Global(name) => process.register_global(name).map(|_| ()),
         };
         named.map_err(|error| NotNamed { name: name.clone(), error })?;
     }

@@ -1,21 +1,37 @@
 //! A counter: `GenServer.cast({:global, :counter}, {:add, 1})`, `GenServer.call({:global, :counter}, :value)`.
 
-use kvnode::etf::Atom;
 use kvnode::{Context, Never, Node, ReplyTo, Server};
+use serde::Deserialize;
 
 struct Counter(i64);
 
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Call {
+    Value, // :value
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Cast {
+    Add(i64), // {:add, n}
+}
+
 impl Server for Counter {
-    type Call = Atom; // :value
-    type Cast = (Atom, i64); // {:add, n}
+    type Call = Call;
+    type Cast = Cast;
     type Info = Never;
 
-    async fn handle_call(&mut self, _value: Atom, from: ReplyTo, _: &mut Context<Self>) {
-        from.reply(&self.0);
+    async fn handle_call(&mut self, call: Call, from: ReplyTo, _: &mut Context<Self>) {
+        match call {
+            Call::Value => from.reply(&self.0),
+        }
     }
 
-    async fn handle_cast(&mut self, (_add, n): (Atom, i64), _: &mut Context<Self>) {
-        self.0 += n;
+    async fn handle_cast(&mut self, cast: Cast, _: &mut Context<Self>) {
+        match cast {
+            Cast::Add(n) => self.0 += n,
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use eetf::{Atom, List, Map, Term, Tuple};
-use kvnode::etf::eetf::EetfTerm;
+use kvnode::etf::tree::EetfTerm;
 use kvnode::{Context, Never, Node, ReplyTo, Server};
 
 #[derive(Default)]

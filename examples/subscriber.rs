@@ -15,6 +15,12 @@ struct Subscriber {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "snake_case")]
+enum Call {
+    Events, // :events
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case")]
 enum Info {
     Event(String), // {:event, "text"}
     #[serde(skip)]
@@ -39,7 +45,7 @@ impl Subscriber {
 }
 
 impl Server for Subscriber {
-    type Call = Atom; // :events
+    type Call = Call;
     type Cast = Never;
     type Info = Info;
 
@@ -47,8 +53,10 @@ impl Server for Subscriber {
         self.subscribe_or_retry(cx).await;
     }
 
-    async fn handle_call(&mut self, _events: Atom, from: ReplyTo, _cx: &mut Context<Self>) {
-        from.reply(&(self.subscribed, &self.events));
+    async fn handle_call(&mut self, call: Call, from: ReplyTo, _cx: &mut Context<Self>) {
+        match call {
+            Call::Events => from.reply(&(self.subscribed, &self.events)),
+        }
     }
 
     async fn handle_info(&mut self, message: Info, cx: &mut Context<Self>) {

@@ -11,8 +11,8 @@
 #![doc = include_str!("../examples/counter.rs")]
 //! ```
 //!
-//! With kvnode among the dependencies and the cookie of your cluster in `~/.erlang.cookie`, run it. (Requests of your
-//! own are enums and structs, which need `serde` with its feature `derive` beside it.) Then, in any iex of this machine:
+//! With kvnode and `serde` (its feature `derive`) among the dependencies and the cookie of your cluster in
+//! `~/.erlang.cookie`, run it. Then, in any iex of this machine:
 //!
 //! ```text
 //! $ iex --sname iex
@@ -33,15 +33,27 @@
 //! | start a node, and end it | [`Node::builder`], [`Node::stop`] |
 //! | write a server with a state of its own, that may wait | [`Server`], started by [`Node::serve`] |
 //! | set timers, monitor processes, call others from a server | [`Context`], which has two complete servers to read |
-//! | answer later | [`ReplyTo`] |
+//! | answer later, know the caller | [`ReplyTo`] |
+//! | have something done beside a server, that waits or blocks | [`Context::spawn`], [`Context::unblock`] |
+//! | tell a server something from the program itself | [`ServerHandle`], [`Node::serve_own`] |
+//! | have a request name the type of its answer | [`Ask`] |
 //! | name processes, stop them | [`ProcessHandle`] |
+//! | hear whether a name in `:global` is had, or by which other process | [`GlobalName`] |
+//! | hear of nodes that come and go | [`Node::events`], [`Context::watch_nodes`] |
+//! | receive messages without a server, from `main` | [`Node::mailbox`], [`Inbox`] |
 //! | say whom a message goes to | [`ServerRef`] |
 //! | call and cast from outside of servers, `:erpc` | [`Node::call`], [`Client`] |
+//! | call the servers of one name on many nodes | [`Client::multi_call`], [`Client::abcast`] |
+//! | let any BEAM call a Rust function by `:erpc` and `:rpc` | [`Node::module`] |
 //! | read and write a store with the types of its keys and values | [`Node::store`], [`Handle`] |
 //! | be told of each change of a store | [`Handle::watch`] |
-//! | read and write terms as Rust types | [`etf::serde`](mod@etf::serde), [`etf::OwnedTerm`], [`etf::Atom`] |
+//! | read and write terms as Rust types | [`etf::convert`], [`etf::OwnedTerm`], [`etf::Atom`], [`etf::ElixirStruct`] |
+//! | have times in milliseconds, `:undefined`, and bytes as binaries | [`etf::with`] |
 //! | read whole programs | the folder `examples`, with what to type beside each |
 //! | keep the terms of code that was written for eetf and erl_rpc | the feature `eetf`: `kvnode::etf::eetf` |
+//! | await tokio's timers and sockets in a server, and libraries that use them | the feature `tokio`: `NodeBuilder::tokio` |
+//! | do in a server what blocks its thread | [`unblock`], [`NodeBuilder::threads`] |
+//! | keep the terms of code that was written for eetf and erl_rpc | the feature `eetf`: `kvnode::etf::tree` |
 //! | have a server started again when it has ended | [`Node::supervise`] |
 //! | show a server's state to `:sys` and observer | [`Server::state`] |
 //! | write a server that answers without a mailbox, on the connection's own thread | [`GenServer`] |
@@ -123,6 +135,8 @@
 //!   in bounds, and its codec is left out. The cold paths needed so few terms that the walker and the writer serve them
 //!   too, and no received byte ever meets a recursive decoder. An [`etf::OwnedTerm`] is bytes, and no tree.
 //! - Only bytes that are found are walked: what is sent to a process that does not exist is not looked at.
+//! - Servers with a mailbox have threads of their own. On those of the connections two handlers that blocked cost a node its
+//!   peers (`node/life/workers.rs`).
 //! - A busy connection leaves the executor for a thread of its own, which looks at its socket for a short while
 //!   before it parks (`node/link/dedicated.rs` says why, `scripts/bench` what it is worth), and comes back when it is
 //!   quiet.
@@ -183,7 +197,9 @@ pub use config::ServerName;
 pub use distribution::ServerRef;
 pub use handle::Handle;
 pub use node::{
-    Client, ConnectedNode, Context, Down, MonitorRef, Never, Node, NodeBuilder, NotNamed, NotReplied,
-    ProcessHandle, ReplyTo, Server, StartError, TimerRef, block_on,
+    Ask, Client, ConnectedNode, Context, Down, GlobalName, Inbox, Mail, MonitorRef, Never, Node, NodeBuilder,
+    NodeEvent, NodeEvents, NotNamed, NotReplied, NotTold, PeerDown, ProcessHandle, ReceiveError,
+    Registration, ReplyTo, Server, ServerHandle, StartError, TaskRef, TimerRef, block_on, unblock,
 };
 pub use process::{CallError, Caller, GenServer, OwnedCaller, Restart, SkippedMessage, Turn};
+pub use within::within;

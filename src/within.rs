@@ -7,8 +7,20 @@ use std::time::Duration;
 use smol::Timer;
 use smol::future::FutureExt;
 
-/// Waits for `work`, but not longer than `limit`. `None`: the time is over, and the work is dropped where it was.
-pub(crate) async fn within<T>(limit: Duration, work: impl Future<Output = T>) -> Option<T> {
+/// Waits for `work`, but not longer than `limit`. `None`: the time is over, and the work is dropped where it was. Work that is done at
+/// the same time counts; `Duration::MAX` is no limit.
+///
+/// ```
+/// use std::future::{pending, ready};
+/// use std::time::Duration;
+///
+/// use kvnode::{block_on, within};
+///
+/// let second = Duration::from_secs(1);
+/// assert_eq!(block_on(within(second, ready(1))), Some(1));
+/// assert_eq!(block_on(within(Duration::ZERO, pending::<u8>())), None);
+/// ```
+pub async fn within<T>(limit: Duration, work: impl Future<Output = T>) -> Option<T> {
     until(Timer::after(limit), work).await
 }
 

@@ -229,7 +229,7 @@ fn every_encoding_of_a_term_is_one_key_that_every_otp_reads() {
 #[test]
 fn every_term_of_a_beam_comes_back_from_eetf() {
     use kvnode::etf::OwnedTerm;
-    use kvnode::etf::eetf::ToEetfError;
+    use kvnode::etf::tree::ToEetfError;
 
     on_every_otp_from(25, |otp| {
         let mut judge = judge(otp);

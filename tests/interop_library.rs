@@ -2,8 +2,14 @@
 
 #[path = "interop_library/callers.rs"]
 mod callers;
+#[path = "interop_library/cluster.rs"]
+mod cluster;
+#[path = "interop_library/functions.rs"]
+mod functions;
 #[path = "interop_library/inline.rs"]
 mod inline;
+#[path = "interop_library/own.rs"]
+mod own;
 #[path = "interop_library/server.rs"]
 mod server;
 mod support;

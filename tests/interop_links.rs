@@ -609,7 +609,7 @@ fn what_a_client_sends_to_one_process_by_pid_and_by_name_comes_in_order() {
                 let send =
                     || client.send(to, |w| _ = w.tuple(3).atom("number").unsigned(number).binary(bytes));
                 while let Err(error) = send().await {
-                    assert!(matches!(error, CallError::Busy(_)), "{number}: {error}");
+                    assert!(matches!(error, CallError::Busy { .. }), "{number}: {error}");
                     std::thread::sleep(Duration::from_millis(5));
                 }
             }

@@ -67,6 +67,14 @@ terms = [
   {"dones", [:ok, {:error, "why"}]},
   {"identifiers", {self(), make_ref(), [hd(:erlang.processes())]}},
   {"term", %{{1, 2} => &Enum.map/2, [1 | :x] => hd(:erlang.ports()), <<1::1>> => -(2 ** 3000)}},
+  {"fetches",
+   [
+     %{pause: 1500, limit: :infinity, proxy: :undefined, body: <<0, 255>>},
+     %{pause: 0, limit: 18_446_744_073_709_551_616, proxy: "x", body: ""}
+   ]},
+  {"several", [{:ok, 5, "five"}, {:error, :enoent, 12}]},
+  {"struct", user},
+  {"structs", [user.address, struct!(MyApp.Wallet, []), 1..5//2, ~D[2024-02-29]]},
   {"shapes", [%{__struct__: Circle, radius: 1.5}, %{__struct__: Square, side: 2}]}
 ]
 

@@ -9,9 +9,11 @@
 mod support;
 
 use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
 
 use kvnode::etf::{
-    Atom, Binary, Charlist, Keyword, OwnedTerm, Pid, Reference, TermView, atom, from_term, to_term,
+    Atom, Binary, Charlist, ElixirStruct, Keyword, OwnedTerm, Pid, Reference, TermView, atom, from_term,
+    to_term, with,
 };
 use serde::de::DeserializeOwned;
 use serde::ser::SerializeTuple;
@@ -74,6 +76,18 @@ enum Shape {
     Square { side: u8 },
 }
 
+#[derive(Serialize, Deserialize)]
+struct Fetch {
+    #[serde(with = "with::millis")]
+    pause: Duration,
+    #[serde(with = "with::timeout")]
+    limit: Duration,
+    #[serde(with = "with::undefined")]
+    proxy: Option<String>,
+    #[serde(with = "with::bytes")]
+    body: Vec<u8>,
+}
+
 #[derive(Serialize)]
 struct Outer<'a> {
     text: &'a str,
@@ -91,6 +105,30 @@ struct Inner<'a> {
 fn through<T: Serialize + DeserializeOwned>(name: &str, term: TermView<'_>) -> Vec<u8> {
     let value: T = from_term(term).unwrap_or_else(|error| panic!("{name}: {error}"));
     to_term(&value).unwrap_or_else(|error| panic!("{name}: {error}"))
+}
+
+/// Results of several values, which are written as those of a tuple: so they are written here as the BEAM had them.
+fn through_results_of_several(name: &str, term: TermView<'_>) -> Vec<u8> {
+    type Several = Result<(u8, String), (Reason, u32)>;
+    let values: Vec<Several> = from_term(term).unwrap_or_else(|error| panic!("{name}: {error}"));
+    let terms = values.into_iter().map(|value| match value {
+        Ok((number, text)) => OwnedTerm::from_value(&(atom("ok"), number, text)),
+        Err((reason, line)) => OwnedTerm::from_value(&(atom("error"), reason, line)),
+    });
+    let terms: Result<Vec<OwnedTerm>, _> = terms.collect();
+    to_term(&terms.expect("they are terms")).expect("it is a term")
+}
+
+/// A struct by its fields' names: one is read, and another one is changed and changed back.
+fn through_a_struct(name: &str, term: TermView<'_>) -> Vec<u8> {
+    let read: ElixirStruct = from_term(term).unwrap_or_else(|error| panic!("{name}: {error}"));
+    assert_eq!(read.module, "Elixir.MyApp.User");
+    assert_eq!(read.field::<u8>("age"), Ok(6));
+    let address: ElixirStruct = read.field("address").expect("it is a struct");
+    assert_eq!(address.field::<Charlist>("zip").expect("it is there"), "1000");
+    let tags: OwnedTerm = read.field("tags").expect("it is there");
+    let changed = read.with("tags", &()).and_then(|changed| changed.with("tags", &tags));
+    to_term(&changed.expect("its fields are terms")).expect("it is a term")
 }
 
 fn there_and_back(name: &str, bytes: &[u8]) -> Vec<u8> {
@@ -114,6 +152,10 @@ fn there_and_back(name: &str, bytes: &[u8]) -> Vec<u8> {
         "identifiers" => through::<(Pid, Reference, Vec<Pid>)>,
         "term" => through::<OwnedTerm>,
         "shapes" => through::<Vec<Shape>>,
+        "fetches" => through::<Vec<Fetch>>,
+        "several" => through_results_of_several,
+        "struct" => through_a_struct,
+        "structs" => through::<Vec<ElixirStruct>>,
         _ => panic!("there is no type for {name}"),
     };
     through(name, term)
@@ -192,6 +234,22 @@ fn written() -> Vec<(&'static str, Vec<u8>)> {
         is(
             "%{text: \"t\", inner: %{list: [-1, 2 ** 40], \"odd name?\": nil}}",
             &Outer { text: "t", inner: Inner { list: &[-1, 1 << 40], odd: () } },
+        ),
+        is(
+            "%{pause: 1500, limit: :infinity, proxy: :undefined, body: <<0, 255>>}",
+            &Fetch {
+                pause: Duration::from_millis(1500),
+                limit: Duration::MAX,
+                proxy: None,
+                body: vec![0, 255],
+            },
+        ),
+        is(
+            "%MyApp.User{name: \"x\", age: 1}",
+            &ElixirStruct::new(atom("Elixir.MyApp.User"))
+                .with("name", "x")
+                .and_then(|user| user.with("age", &1)?.with("tags", &Vec::<u8>::new())?.with("address", &()))
+                .expect("its fields are terms"),
         ),
         is("\"127.0.0.1\"", &std::net::Ipv4Addr::LOCALHOST),
     ]

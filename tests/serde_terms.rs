@@ -3,11 +3,12 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Debug;
+use std::time::Duration;
 
-use kvnode::etf::serde::DEPTH_MAX;
+use kvnode::etf::convert::DEPTH_MAX;
 use kvnode::etf::{
-    Atom, Binary, Charlist, ConvertError, ConvertProblem, Keyword, OwnedTerm, Pid, Reference, TermView,
-    TermWriter, Traits, atom, encode, from_term, to_term, write_term,
+    Atom, Binary, Charlist, ConvertError, ConvertProblem, ElixirStruct, Keyword, OwnedTerm, Pid, Reference,
+    TermView, TermWriter, Traits, atom, atoms, encode, from_term, to_term, with, write_term,
 };
 use proptest::prelude::*;
 use serde::de::DeserializeOwned;
@@ -207,6 +208,143 @@ fn results_are_what_elixir_functions_answer() {
 }
 
 #[test]
+fn results_of_several_values_are_read_as_those_of_a_tuple() {
+    type Answer<T> = Result<T, String>;
+    let many = (ok(), 1, "x");
+    assert_eq!(read(&many), Ok(Answer::Ok((1, "x".to_owned()))));
+    assert_eq!(read(&many), Ok(Answer::Ok(Pair(1, "x".into()))));
+    assert_eq!(read(&many), Ok(Answer::Ok(Some((1, "x".to_owned())))));
+    assert_eq!(read(&(ok(), 1, 2, 3)), Ok(Answer::Ok([1, 2, 3])));
+    let failed = (atom("error"), 5, "syntax");
+    assert_eq!(read(&failed), Ok(Result::<(), _>::Err((5, "syntax".to_owned()))));
+    assert_eq!(read(&vec![many.clone()]), Ok(vec![Answer::Ok((1, "x".to_owned()))]), "what follows is found");
+    // Written they are what serde calls them.
+    both_ways(Answer::Ok((1, "x".to_owned())), "{:ok, {1, \"x\"}}");
+
+    let text = "wanted a tuple of 2, met the tuple {:ok, 1, \"x\"}";
+    refused::<Answer<u8>>(&many, text);
+    refused::<Answer<Vec<OwnedTerm>>>(&many, text);
+    refused::<Answer<OwnedTerm>>(&many, text);
+    refused::<Answer<Atom>>(&many, text);
+    refused::<Answer<serde_json::Value>>(&many, text);
+    refused::<Answer<()>>(&many, text);
+    refused::<Answer<(u8,)>>(&many, text);
+    refused::<Answer<(u8, String, u8)>>(&many, "wanted a tuple of 4, met the tuple {:ok, 1, \"x\"}");
+    refused::<Answer<(u8, u8)>>(&many, "wanted u8, met the binary \"x\", at {2}");
+    refused::<Shape>(&(atom("circle"), 1.0, 2.0), "wanted a tuple of 2, met the tuple {:circle, 1.0, 2.0}");
+}
+
+/// A value with something of each of `etf::with`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct Attributes {
+    #[serde(with = "with::millis")]
+    pause: Duration,
+    #[serde(with = "with::timeout")]
+    limit: Duration,
+    #[serde(default, with = "with::undefined")]
+    proxy: Option<Atom>,
+    #[serde(with = "with::bytes")]
+    body: Vec<u8>,
+}
+
+#[test]
+fn fields_are_what_their_attribute_says() {
+    let value = Attributes {
+        pause: Duration::from_millis(1500),
+        limit: Duration::MAX,
+        proxy: None,
+        body: vec![0, 255],
+    };
+    both_ways(value.clone(), "%{pause: 1500, limit: :infinity, proxy: :undefined, body: <<0, 255>>}");
+    let value = Attributes { limit: Duration::ZERO, proxy: Some(ok()), body: vec![], ..value };
+    both_ways(value, "%{pause: 1500, limit: 0, proxy: :ok, body: \"\"}");
+    both_ways(Duration::from_millis(1500), "%{secs: 1, nanos: 500000000}");
+
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    struct Millis(#[serde(with = "with::millis")] Duration);
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    struct Timeout(#[serde(with = "with::timeout")] Duration);
+    refused::<Millis>(&-1, "wanted milliseconds, met integer `-1`");
+    refused::<Millis>(&1.0, "wanted milliseconds, met the float 1.0");
+    refused::<Millis>(&atom("infinity"), "wanted milliseconds, met the atom :infinity");
+    refused::<Millis>(
+        &(i128::from(i64::MIN) - 1),
+        "wanted milliseconds, met the integer -9223372036854775809",
+    );
+    refused::<Timeout>(&-1, "wanted milliseconds or :infinity, met integer `-1`");
+    refused::<Timeout>(&atom("forever"), "wanted milliseconds or :infinity, met the atom :forever");
+    refused::<Timeout>(&(), "wanted milliseconds or :infinity, met the atom nil");
+    refused::<Timeout>(&1.5, "wanted milliseconds or :infinity, met the float 1.5");
+    refused::<Vec<Timeout>>(&vec![(1, 2)], "wanted milliseconds or :infinity, met the tuple {1, 2}, at [0]");
+
+    // `nil` is nothing there too; without the attribute `:undefined` is an atom as any other.
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    struct Undefined<T>(
+        #[serde(with = "with::undefined", bound(deserialize = "T: Deserialize<'de>"))] Option<T>,
+    )
+    where
+        T: Serialize;
+    assert_eq!(read(&()), Ok(Undefined::<u8>(None)));
+    assert_eq!(read(&atom("undefined")), Ok(Undefined::<u8>(None)));
+    assert_eq!(read(&atom("undefined")), Ok(Some(atom("undefined"))));
+    refused::<Undefined<u8>>(&ok(), "wanted u8, met the atom :ok");
+    // Of an option in an option the outer one alone has the other word.
+    both_ways(Undefined(Some(vec![None, Some(1)])), "[nil, 1]");
+    assert_eq!(shown(&Undefined(Some(None::<u8>))), "nil");
+    assert_eq!(shown(&(Undefined(None::<u8>), None::<u8>)), "{:undefined, nil}");
+
+    #[derive(Debug, Serialize, Deserialize)]
+    #[serde(transparent)]
+    struct Endless(#[serde(with = "with::undefined")] Option<Box<Endless>>);
+    assert_eq!(read::<Endless>(&5).unwrap_err().problem(), &ConvertProblem::TooDeep);
+
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    struct Digest(#[serde(with = "with::bytes")] [u8; 2]);
+    both_ways(Digest([1, 2]), "<<1, 2>>");
+    refused::<Vec<Digest>>(&vec!["abc"], "wanted a binary of another length, met 3 bytes, at [0]");
+    refused::<Digest>(&vec![1, 2], "wanted a binary, met the list [1, 2]");
+}
+
+#[test]
+fn a_struct_of_any_module_is_read_without_a_type_for_it() {
+    let user = ElixirStruct::new(atom("Elixir.MyApp.User")).with("age", &6).unwrap();
+    let user = user.with("name", "x").unwrap();
+    both_ways(user.clone(), "%{__struct__: MyApp.User, age: 6, name: \"x\"}");
+    both_ways(ElixirStruct::new(atom("plain")), "%{__struct__: :plain}");
+    assert_eq!(read(&user), Ok(User { name: "x".into(), age: 6 }));
+    assert_eq!(read(&User { name: "x".into(), age: 6 }).as_ref(), Ok(&user));
+    assert_eq!((user.field("age"), user.field("name")), (Ok(6), Ok("x")));
+    assert_eq!(user.field::<Option<Atom>>("age").unwrap_err().path(), ".age");
+    let missing = user.field::<u8>("email").unwrap_err().to_string();
+    assert_eq!(missing, "wanted the field email, met the struct %MyApp.User{} without it");
+    let nan = user.clone().with("height", &vec![f64::NAN]).unwrap_err();
+    assert_eq!((nan.problem(), nan.path()), (&ConvertProblem::Float, ".height[0]".to_owned()));
+    assert_eq!(user.clone().with(&"x".repeat(256), &1).unwrap_err().problem(), &ConvertProblem::Atom);
+    let twice = user.with("__struct__", &1).unwrap();
+    assert_eq!(to_term(&twice).unwrap_err().problem(), &ConvertProblem::DuplicateKey);
+
+    refused::<ElixirStruct>(&BTreeMap::from([(atom("a"), 1)]), "the field __struct__ is missing");
+    refused::<ElixirStruct>(&BTreeMap::from([("a", 1)]), "wanted an atom, met the binary \"a\", at [\"a\"]");
+    refused::<ElixirStruct>(
+        &BTreeMap::from([(atom("__struct__"), 1)]),
+        "wanted an atom, met the integer 1, at .__struct__",
+    );
+    refused::<ElixirStruct>(&ok(), "wanted a struct of Elixir, met the atom :ok");
+}
+
+#[test]
+fn names_of_atoms_are_constants() {
+    atoms! { FIRST = "first" }
+    atoms! {
+        /// With an attribute.
+        pub SECOND = "second";
+        THIRD = "third"
+    }
+    atoms! {}
+    assert_eq!(shown(&(FIRST, SECOND, THIRD)), "{:first, :second, :third}");
+}
+
+#[test]
 fn structs_are_read_from_what_elixir_people_pass() {
     let options = Options { timeout: 5, name: None };
     assert_eq!(read(&vec![(atom("timeout"), 5)]), Ok(options.clone()));
@@ -376,7 +514,15 @@ fn an_error_says_what_and_where() {
     }
     refused::<String>(&ok(), "wanted a string, met the atom :ok");
     refused::<String>(&Binary(vec![255]), "wanted a string, met the binary <<255>>, which is not UTF-8");
-    refused::<Vec<u8>>(&"abc", "wanted a sequence, met the binary \"abc\"");
+    let hint = "`kvnode::etf::Binary` or `#[serde(with = \"kvnode::etf::with::bytes\")]` reads one";
+    refused::<Vec<u8>>(&"abc", &format!("wanted a sequence, met the binary \"abc\"; {hint}"));
+    refused::<(u8, Vec<u8>)>(
+        &(1, "abc"),
+        &format!("wanted a sequence, met the binary \"abc\"; {hint}, at {{1}}"),
+    );
+    refused::<Vec<String>>(&"", &format!("wanted a sequence, met the binary \"\"; {hint}"));
+    let long = read::<Vec<u8>>(&Binary(vec![255; 1 << 20])).unwrap_err().to_string();
+    assert!(long.ends_with(hint) && long.len() < 500, "{long}");
     refused::<Vec<u8>>(&(1, 2), "wanted a sequence, met the tuple {1, 2}");
     refused::<(u8, u8)>(&(1, 2, 3), "wanted a tuple of size 2, met the tuple {1, 2, 3}");
     refused::<(u8, u8)>(&vec![1, 2, 3], "wanted 2 elements, met more in the list [1, 2, 3]");
@@ -504,6 +650,7 @@ struct Everything {
     shapes: Vec<Shape>,
     result: Result<i32, String>,
     done: Result<(), Done>,
+    attributes: Attributes,
 }
 
 fn shapes() -> impl Strategy<Value = Vec<Shape>> {
@@ -514,6 +661,18 @@ fn shapes() -> impl Strategy<Value = Vec<Shape>> {
         any::<(u8, Option<u8>)>().prop_map(|(width, height)| Shape::Box { width, height }),
     ];
     prop::collection::vec(shape, 0..4)
+}
+
+fn attributes() -> impl Strategy<Value = Attributes> {
+    let limit = prop_oneof![Just(Duration::MAX), any::<u64>().prop_map(Duration::from_millis)];
+    let proxy = prop::option::of("[a-tv-z]{0,9}");
+    (any::<u64>(), limit, proxy, any::<Vec<u8>>()).prop_map(|(pause, limit, proxy, body)| Attributes {
+        pause: Duration::from_millis(pause),
+        limit,
+        // `:nil` is nothing.
+        proxy: proxy.filter(|name| name != "nil").map(|name| name.try_into().expect("short")),
+        body,
+    })
 }
 
 fn everything() -> impl Strategy<Value = Everything> {
@@ -529,10 +688,11 @@ fn everything() -> impl Strategy<Value = Everything> {
         shapes(),
         any::<Result<i32, String>>(),
         any::<bool>(),
+        attributes(),
     );
     (scalars, compounds, rest).prop_map(|(scalars, (tuple, map, atoms), rest)| {
         let (flag, small, wide, unsigned, char, text, data, optional, list, bytes) = scalars;
-        let (float, (timeout, name), shapes, result, done) = rest;
+        let (float, (timeout, name), shapes, result, done, attributes) = rest;
         Everything {
             flag,
             small,
@@ -555,6 +715,7 @@ fn everything() -> impl Strategy<Value = Everything> {
             shapes,
             result,
             done: if done { Ok(()) } else { Err(Done) },
+            attributes,
         }
     })
 }

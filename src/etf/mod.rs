@@ -3,15 +3,31 @@
 //! First station of every received byte and last of every sent one. [`Cursor`] walks untrusted bytes and gives
 //! [`TermView`]s, [`TermWriter`] appends terms to a buffer, [`key`] finds the canonical bytes of a term, [`text`]
 //! reads and prints Elixir syntax. There is no owned term tree: what is kept is kept as bytes. [`to_term`] and
-//! [`from_term`] go between terms and Rust types, through [`mod@serde`].
+//! [`from_term`] go between terms and Rust types, through [`convert`].
+//!
+//! ```
+//! use kvnode::etf::*;
+//! use serde::{Deserialize, Serialize};
+//!
+//! #[derive(Debug, PartialEq, Serialize, Deserialize)]
+//! #[serde(rename_all = "snake_case")]
+//! enum Answer {
+//!     Found(Binary), // {:found, "bytes"}
+//!     Missing,       // :missing
+//! }
+//!
+//! let term = OwnedTerm::from_value(&Answer::Found(Binary::from("abc")))?;
+//! assert_eq!(format!("{term:?}"), r#"{:found, "abc"}"#);
+//! assert_eq!(OwnedTerm::atom("missing").to::<Answer>()?, Answer::Missing);
+//! # Ok::<(), ConvertError>(())
+//! ```
 
 #![warn(clippy::indexing_slicing)]
 
 // Hidden: what is received compressed is inflated before a user sees it; tests and fuzz targets do it themselves.
 #[doc(hidden)]
 pub mod compressed;
-#[cfg(feature = "eetf")]
-pub mod eetf;
+pub mod convert;
 mod elements;
 mod integer;
 pub mod key;
@@ -19,18 +35,22 @@ pub mod order;
 mod owned;
 pub mod pattern;
 mod pool;
-pub mod serde;
 mod shared;
 mod split;
 pub mod tag;
 pub mod text;
+#[cfg(feature = "eetf")]
+pub mod tree;
 mod writer;
 
 use std::fmt;
 use std::sync::Arc;
 
-pub use self::serde::{
-    Atom, Binary, Charlist, ConvertError, ConvertProblem, Keyword, atom, from_term, to_term, write_term,
+#[doc(inline)]
+pub use crate::__atoms as atoms;
+pub use convert::{
+    Atom, Binary, Charlist, ConvertError, ConvertProblem, ElixirStruct, Keyword, atom, from_term, to_term,
+    with, write_term,
 };
 pub use integer::Integer;
 pub use owned::OwnedTerm;

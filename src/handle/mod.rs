@@ -26,7 +26,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! Types become terms as [`etf::serde`](mod@crate::etf::serde) says. What each request does is in docs/requests.md; the requests of
+//! Types become terms as [`etf::convert`](crate::etf::convert) says. What each request does is in docs/requests.md; the requests of
 //! operators, as `:status`, are calls of a [`Client`].
 //!
 //! **The store is a kvnode's, of this node or another, or an Elixir server of the protocol.** That ends, with its data, when it is asked

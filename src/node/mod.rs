@@ -1,12 +1,14 @@
 //! The shell of the library: sockets, tasks and the clock.
 //!
 //! [`Node::builder`] starts a node, [`Node::serve`] and [`Node::serve_inline`] its processes. Connections are tasks on an
-//! executor of their own, with a thread for each core; each one owns its socket and its peer's tables, and hands what
-//! concerns others to `Node::carry_out` once per batch.
+//! executor of their own, with a thread for each core, and servers with a mailbox on another (`life/workers.rs` says why);
+//! each connection owns its socket and its peer's tables, and hands what concerns others to `Node::carry_out` once per
+//! batch.
 
 mod latch;
 mod life;
 mod link;
+mod modules;
 mod peers;
 mod server;
 
@@ -21,10 +23,10 @@ use std::time::{Duration, Instant};
 
 use ahash::AHashMap;
 use parking_lot::Mutex;
+use smol::Timer;
 use smol::channel::{Receiver, Sender};
 use smol::future::FutureExt;
 use smol::io::{AsyncRead, AsyncWrite};
-use smol::{Executor, Timer};
 
 /// What functions print that this node calls on others.
 pub mod printed {
@@ -35,18 +37,27 @@ pub use life::builder::{NodeBuilder, PeerFault};
 pub use life::run::StartError;
 pub use life::snapshot::{PeerSnapshot, Snapshot};
 pub use life::stop::Resource;
+pub use life::workers::unblock;
 
 pub use life::{cookie_file, functions, latency};
 pub use link::{setup, tls};
-pub use peers::Arrival;
+pub use modules::{Arguments, Module, Raise};
 pub use peers::connect_to::ConnectedNode;
 pub use peers::erpc;
+pub use peers::events::{NodeEvent, NodeEvents};
+pub use peers::global_name::{GlobalName, Registration};
+pub use peers::{Arrival, PeerDown};
+pub use server::asks::Ask;
 pub use server::client::{Client, Monitor, Watch};
-pub use server::context::{Context, Down, MonitorRef};
+pub use server::context::Context;
 pub use server::held_names::{FormerHolder, HeldNames};
+pub use server::inbox::{Inbox, Mail, ReceiveError};
+pub use server::monitors::{Down, MonitorRef};
+pub use server::own::{NotTold, ServerHandle};
 pub use server::process_handle::ProcessHandle;
 pub use server::reply_to::{NotReplied, ReplyTo};
 pub use server::supervised::NotNamed;
+pub use server::tasks::TaskRef;
 pub use server::timers::TimerRef;
 pub use server::{Never, Server};
 
@@ -66,13 +77,14 @@ use crate::within::within;
 use life::figures::Figures;
 use life::stop::Ending;
 use life::threads;
+use life::workers::{Crew, Runtime};
 use link::connection::Connection;
 use link::dedicated::{self, Left};
 use link::setup::DialError;
 use link::socket::Waits;
 use link::tls::{Tls, TlsError};
 use peers::names::{self, Names};
-use peers::{Found, PeerDown, PeerHandle, Peers, QueueBounds, Queued};
+use peers::{Found, PeerHandle, Peers, QueueBounds, Queued};
 use server::supervised::Supervision;
 use server::{client, timers};
 
@@ -94,8 +106,12 @@ pub struct Node {
     net_kernel_process: Arc<Process>,
     /// Memory of large values.
     pool: Arc<Pool>,
-    /// Held by the threads alone: with them its tasks end.
-    executor: Weak<Executor<'static>>,
+    /// Of connections. Held by its threads alone: with them its tasks end.
+    links: Weak<Crew>,
+    /// Of servers and tasks of the program, likewise.
+    work: Weak<Crew>,
+    /// What all threads of the node run in.
+    runtime: Runtime,
     /// Connections that run on a thread of their own.
     threads: AtomicUsize,
     /// The node ends: nobody is dialled or let in any more.
@@ -155,7 +171,7 @@ impl Node {
         config: Config,
         prepare: impl FnOnce(&Arc<Self>) -> Result<T, E>,
     ) -> Result<(Arc<Self>, T), E> {
-        life::run::start(config, prepare).await
+        life::run::start(config, Runtime::here(), prepare).await
     }
 
     /// Its full name.
@@ -190,26 +206,6 @@ impl Node {
         names.filter_map(|peer| NodeName::new(&peer.name).ok()).collect()
     }
 
-    /// Runs a task on the node's threads, beside its connections: it must not block them. It ends with the node, wherever
-    /// it is; a panic ends it alone, and is logged. Once the node has ended nothing is run.
-    pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        if let Some(task) = self.task(task) {
-            task.detach();
-        }
-    }
-
-    /// A task that ends when what is given is dropped. `None`: the node has ended, and its tasks with it.
-    fn task(&self, task: impl Future<Output = ()> + Send + 'static) -> Option<smol::Task<()>> {
-        let executor = self.executor.upgrade()?;
-        // A task that panics must not take the executor's thread with it.
-        let task = AssertUnwindSafe(task).catch_unwind();
-        Some(executor.spawn(async {
-            if task.await.is_err() {
-                tracing::error!("a task panicked (a bug: please report it)");
-            }
-        }))
-    }
-
     fn is_stopping(&self) -> bool {
         self.stopping.load(Ordering::SeqCst)
     }
@@ -219,13 +215,6 @@ impl Node {
             DistributionFlags::OFFERED
         } else {
             DistributionFlags::OFFERED.difference(DistributionFlags::FRAGMENTS)
-        }
-    }
-
-    /// Spawns a task that needs the node, unless that ends.
-    fn spawn_with<F: Future<Output = ()> + Send + 'static>(&self, task: impl FnOnce(Arc<Self>) -> F) {
-        if let Some(node) = self.this.upgrade() {
-            self.spawn(task(node));
         }
     }
 
@@ -288,7 +277,11 @@ impl Node {
                 Effect::SendTo { from, to, message } => {
                     self.spawn_with(|node| client::send_found(node, from, to, message));
                 }
-                Effect::Call(call) => self.spawn_with(|node| client::carry_out(node, *call)),
+                Effect::Call(call) => {
+                    if let Some(node) = self.this.upgrade() {
+                        self.spawn_inline(client::carry_out(node, *call));
+                    }
+                }
                 Effect::RegisterGlobal(registration) => {
                     self.spawn_with(|node| names::register_now(node, *registration));
                 }
@@ -321,7 +314,7 @@ impl Node {
     /// Dials a node whose slot in the table is ours.
     fn dial(&self, node: Arc<str>, failed: impl FnOnce(&DialError) + Send + 'static) {
         let Some(this) = self.this.upgrade() else { return };
-        self.spawn(async move {
+        self.spawn_link(async move {
             if let Err(error) = this.dial_claimed(&node).await {
                 failed(&error);
             }
@@ -363,7 +356,7 @@ impl Node {
         let connection = Connection::new(Arc::clone(self), ready.stream, Arc::clone(&handle), &ready.first);
         let connection = Box::new(connection);
         let this = Arc::clone(self);
-        self.spawn(async move { this.run_connection(handle, connection).await });
+        self.spawn_link(async move { this.run_connection(handle, connection).await });
         Ok(())
     }
 
@@ -382,9 +375,10 @@ impl Node {
     {
         let kind = if handle.is_visible() { "visible" } else { "hidden" };
         tracing::info!(peer = %handle.name, kind, "peer up");
+        self.peers.listeners.tell(|| NodeEvent::Up(handle.connected()));
         if handle.may_have_global() {
             self.net_kernel.hold(&handle.name);
-            self.spawn(names::keep(Arc::clone(self), Arc::clone(&handle)));
+            self.spawn_link(names::keep(Arc::clone(self), Arc::clone(&handle)));
         }
         let down =
             AssertUnwindSafe(self.drive(connection)).catch_unwind().await.unwrap_or(PeerDown::Panicked);
@@ -413,8 +407,10 @@ impl Node {
         S: AsyncRead + AsyncWrite + Waits + Send + Unpin + 'static,
     {
         let (tell, told) = smol::channel::bounded(1);
+        let runtime = self.runtime.clone();
         let work = move || {
             threads::mark_ours();
+            let _entered = runtime.enter();
             let left = std::panic::catch_unwind(AssertUnwindSafe(|| dedicated::run(connection)));
             let left = match left {
                 Ok(Ok(left)) => left,
@@ -440,7 +436,7 @@ impl Node {
         // have a gap.
         self.waiters.node_down(&handle.name);
         // A task that waits for the next connection is not to be told, so the present waiters are taken out before there is one.
-        let waiting = self.peers.remove(handle, || self.waiters.take(&handle.name));
+        let waiting = self.peers.remove(handle, down, || self.waiters.take(&handle.name));
         // Before these are told: afterwards nothing waits for this connection.
         handle.shut();
         waiting.into_iter().for_each(Unreached::tell);

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::Outcome;
 use crate::distribution::TooLarge;
@@ -19,8 +20,15 @@ pub enum CallError {
     Timeout,
     /// The called process ended with this reason before it had answered: its fault.
     Exit(OwnedTerm),
-    /// So much waits for this node that nothing more is taken: it does not read what it is sent.
-    Busy(Arc<str>),
+    /// So much waits for this node ([`Limits::outbound_bytes_max`](crate::config::Limits::outbound_bytes_max)) that there was no room
+    /// for more. More is sent than the network and the node take; nothing was sent.
+    Busy {
+        /// The node.
+        node: Arc<str>,
+        /// How long this has waited for room: [`Limits::output_stall_max`](crate::config::Limits::output_stall_max), or not at all where
+        /// that was not asked for.
+        waited: Duration,
+    },
     /// What was to be sent is no term: our misuse.
     Malformed(TermError),
     /// What was to be sent cannot be written as a term: our misuse.
@@ -65,7 +73,7 @@ impl CallError {
             Self::NodeDown(node) => w.tuple(2).atom("nodedown").atom(node),
             Self::Timeout => w.atom("timeout"),
             Self::Exit(reason) => w.term(reason.view()),
-            Self::Busy(node) => w.tuple(2).atom("nosuspend").atom(node),
+            Self::Busy { node, .. } => w.tuple(2).atom("nosuspend").atom(node),
             Self::Malformed(_) | Self::Undecodable(_) | Self::Unwritable(_) | Self::Unreadable(_) => {
                 w.atom("badarg")
             }
@@ -98,7 +106,13 @@ impl fmt::Display for CallError {
                 Some(text) => write!(f, "the call was ended: {text}"),
                 None => write!(f, "the process ended: {reason:?}"),
             },
-            Self::Busy(node) => write!(f, "{node} does not read what it is sent, and too much waits for it"),
+            Self::Busy { node, waited: Duration::ZERO } => {
+                write!(f, "so much waits for {node} that there is no room for more")
+            }
+            Self::Busy { node, waited } => {
+                let waited = waited.as_secs_f64();
+                write!(f, "so much waits for {node} that there was no room for more within {waited} s")
+            }
             Self::Malformed(error) => write!(f, "what was to be sent is no term: {error}"),
             Self::Unwritable(error) => write!(f, "what was to be sent cannot be written as a term: {error}"),
             Self::Unreadable(error) => write!(f, "the answer cannot be read: {error}"),
@@ -140,6 +154,10 @@ mod tests {
         assert_eq!(of(Outcome::NoConnection), CallError::NodeDown("m@h".into()));
         assert_eq!(of(down("boom")), CallError::Exit(OwnedTerm::atom("boom")));
         assert_eq!(CallError::of(Outcome::Replied(OwnedTerm::atom("x")), &node), Ok(OwnedTerm::atom("x")));
+        let busy = |waited| CallError::Busy { node: Arc::clone(&node), waited }.to_string();
+        assert_eq!(busy(Duration::ZERO), "so much waits for m@h that there is no room for more");
+        let late = "so much waits for m@h that there was no room for more within 2.5 s";
+        assert_eq!(busy(Duration::from_millis(2500)), late);
         let reason = encode(|w| CallError::NodeDown(node).write_reason(w));
         assert_eq!(reason, encode(|w| _ = w.tuple(2).atom("nodedown").atom("m@h")));
     }

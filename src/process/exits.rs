@@ -56,13 +56,14 @@ pub(super) fn check_reason(reason: TermView<'_>) -> Result<(), TermError> {
 
 /// Calls a server. A panic ends the process, and neither the connection nor the node: gives the panic's text.
 #[inline]
-pub(super) fn guarded(call: impl FnOnce()) -> Result<(), String> {
+pub(crate) fn guarded(call: impl FnOnce()) -> Result<(), String> {
     // What the call may have left half done belongs to the process that ends for it; its locks do not poison.
     catch_unwind(AssertUnwindSafe(call)).map_err(|panic| text_of(&*panic))
 }
 
+/// What a panic says.
 #[cold]
-fn text_of(panic: &(dyn Any + Send)) -> String {
+pub(crate) fn text_of(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().copied();
     text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no text").to_owned()
 }

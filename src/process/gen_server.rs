@@ -201,9 +201,14 @@ impl<'a> Caller<'a> {
 
     /// The caller, to be answered later.
     pub fn to_owned(&self, from: &Pid) -> OwnedCaller {
+        let node: Arc<str> = self.node().to_str().into();
+        // The node of an alias is nearly always that of its process.
+        let home = if self.pid.node == *node { Arc::clone(&node) } else { self.pid.node.to_str().into() };
+        let PidView { id, serial, creation, .. } = self.pid;
         OwnedCaller {
             from: from.clone(),
-            node: self.node().to_str().into(),
+            pid: Pid { node: home, id, serial, creation },
+            node,
             pid_bytes: self.pid_bytes.into(),
             tag_bytes: self.tag.bytes().into(),
         }
@@ -278,13 +283,21 @@ fn alias_in(tag: TermView<'_>) -> Option<(&[u8], AtomView<'_>)> {
 /// caller's own time-out.
 #[derive(Clone, Debug)]
 pub struct OwnedCaller {
+    /// The process that was called.
     from: Pid,
+    pid: Pid,
     node: Arc<str>,
+    /// The pid as it came: it goes back bit for bit.
     pid_bytes: Box<[u8]>,
     tag_bytes: Box<[u8]>,
 }
 
 impl OwnedCaller {
+    /// The calling process.
+    pub const fn pid(&self) -> &Pid {
+        &self.pid
+    }
+
     /// The node that the answer goes to.
     pub const fn node(&self) -> &Arc<str> {
         &self.node
@@ -297,11 +310,10 @@ impl OwnedCaller {
     }
 
     fn ended(self, process: ProcessId, reason: impl FnOnce(&mut TermWriter<'_>)) -> EndedCall {
-        let pid = Cursor::new(&self.pid_bytes).pid().expect("it was read as a pid when the call came");
         EndedCall {
             process,
-            caller_node: pid.node.to_str().into(),
-            caller: (pid.id, pid.serial),
+            caller_node: self.pid.node,
+            caller: (self.pid.id, self.pid.serial),
             tag: self.tag_bytes,
             reason: crate::etf::encode(reason).into(),
         }

@@ -1,15 +1,16 @@
 //! Our processes, by pid and by registered name.
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
 
 use ahash::{AHashMap, AHashSet};
 use parking_lot::{Mutex, RwLock};
 
-use super::GenServer;
+use super::exits::guarded;
 use super::rpc::FunctionTable;
-use crate::etf::{Pid, PidView, Reference, ReferenceView, encode};
+use super::{Caller, GenServer, Turn};
+use crate::etf::{Pid, PidView, Reference, ReferenceView, TermView, encode};
 
 /// The number of one of our processes: what a pid of ours says beside the node. Never used twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -122,6 +123,27 @@ impl Process {
     pub fn is_alive(&self) -> bool {
         self.alive.load(Ordering::Acquire)
     }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // This may be a connection's thread, and a panic there would cost the connection.
+        let server = std::mem::replace(&mut self.server, Arc::clone(&NO_SERVER));
+        if let Err(text) = guarded(|| drop(server)) {
+            tracing::error!(process = ?self, panic = text, "a server panicked when it was dropped (a bug of the program)");
+        }
+    }
+}
+
+/// What a process has in the place of its server while that is dropped.
+static NO_SERVER: LazyLock<Arc<dyn GenServer>> = LazyLock::new(|| Arc::new(NoServer));
+
+struct NoServer;
+
+impl GenServer for NoServer {
+    fn handle_call(&self, _: TermView<'_>, _: &Caller<'_>, _: &mut Turn<'_>) {}
+
+    fn handle_cast(&self, _: TermView<'_>, _: &mut Turn<'_>) {}
 }
 
 impl fmt::Debug for Process {

@@ -1,8 +1,8 @@
 //! What the service manager is told: systemd's `sd_notify(3)`, where `NOTIFY_SOCKET` says that it wants to know.
 //!
 //! READY once the node can be reached, RELOADING around a reload, STOPPING at the end, and WATCHDOG at half of
-//! `WATCHDOG_USEC`. The last is only said when the executor has run a task and the tables of processes and peers could be
-//! looked at since: a node whose threads hang is not alive.
+//! `WATCHDOG_USEC`. The last is only said when the threads of servers have run a task and those of connections have carried a
+//! call since, and the tables of processes and peers could be looked at: a node whose threads hang is not alive.
 
 use std::env;
 use std::ffi::OsStr;
@@ -15,9 +15,10 @@ use std::time::Duration;
 use sd_notify::NotifyState;
 use smol::Timer;
 
-use crate::Node;
+use crate::etf::{Atom, OwnedTerm, atom};
 use crate::log::OnceFlag;
 use crate::within::within;
+use crate::{Node, ServerRef};
 
 /// Where the service manager listens; unset or empty: there is none that wants to know.
 const SOCKET: &str = "NOTIFY_SOCKET";
@@ -102,7 +103,7 @@ pub(super) async fn watchdog(node: Arc<Node>) {
     // sd_watchdog_enabled(3) recommends half of it.
     let interval = (limit / 2).max(Duration::from_millis(1));
     loop {
-        if within(limit, looked_around(&node)).await == Some(true) {
+        if within(limit, looked_around(&node, limit)).await == Some(true) {
             tell(&[NotifyState::Watchdog]);
         } else {
             tracing::error!(
@@ -113,8 +114,9 @@ pub(super) async fn watchdog(node: Arc<Node>) {
     }
 }
 
-/// A task on the node's threads that takes the locks that all others take.
-async fn looked_around(node: &Arc<Node>) -> bool {
+/// A task on the threads of servers that takes the locks that all others take, and a ping of the node itself, which the
+/// threads of connections carry.
+async fn looked_around(node: &Arc<Node>, limit: Duration) -> bool {
     let (tell, told) = smol::channel::bounded(1);
     let this = Arc::clone(node);
     node.spawn(async move {
@@ -122,6 +124,8 @@ async fn looked_around(node: &Arc<Node>) -> bool {
         // Too late for the watchdog, which asked.
         let _gone = tell.try_send(this.whereis_local("net_kernel").is_some());
     });
+    let ping = (atom("is_auth"), OwnedTerm::atom(node.name().as_str()));
+    let pong = node.call::<Atom, _>(&ServerRef::local("net_kernel"), &ping, limit).await;
     // A node that has ended has dropped the task.
-    told.recv().await.unwrap_or(false)
+    pong.is_ok() && told.recv().await.unwrap_or(false)
 }

@@ -6,8 +6,8 @@ use eetf::{
     Atom, BigInteger, Binary, BitBinary, ByteList, ExternalFun, FixInteger, Float, ImproperList, InternalFun,
     List, Map, Pid, Port, Reference, Tuple,
 };
-use kvnode::etf::eetf::{EetfLimits, EetfTerm, FromEetfError, ToEetfError, to_eetf};
 use kvnode::etf::tag::*;
+use kvnode::etf::tree::{EetfLimits, EetfTerm, FromEetfError, ToEetfError, to_eetf};
 use kvnode::etf::{OwnedTerm, TermError, from_term, to_term};
 use proptest::prelude::*;
 

@@ -4,7 +4,7 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use kvnode::config::Limits;
-use kvnode::{Node, block_on};
+use kvnode::{Node, NodeBuilder, block_on};
 
 use super::epmd::Epmd;
 
@@ -19,7 +19,13 @@ impl Running {
 
     #[track_caller]
     pub fn start_with(epmd: &Epmd, name: &str, limits: Limits) -> Self {
-        let node = Node::builder(name).cookie(super::COOKIE).epmd(epmd.config()).limits(limits).start();
+        Self::start_as(epmd, Node::builder(name).limits(limits))
+    }
+
+    /// As the test says, but for cookie and epmd.
+    #[track_caller]
+    pub fn start_as(epmd: &Epmd, builder: NodeBuilder) -> Self {
+        let node = builder.cookie(super::COOKIE).epmd(epmd.config()).start();
         Self(node.expect("the node starts"))
     }
 }

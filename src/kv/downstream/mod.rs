@@ -142,7 +142,7 @@ async fn carry_over(store: ProcessHandle, forward: Forward) {
     let primary = ServerRef::Pid(forward.primary.clone());
     match client.call_term(&primary, forward.request.view(), FORWARD_LIMIT).await {
         Ok(answer) => forward.answered(answer.view()),
-        Err(CallError::NoProcess | CallError::Busy(_) | CallError::Undecodable(_)) => forward.not_sent(),
+        Err(CallError::NoProcess | CallError::Busy { .. } | CallError::Undecodable(_)) => forward.not_sent(),
         Err(CallError::Timeout) => forward.lost("timeout"),
         Err(_) => forward.lost("noconnection"),
     }

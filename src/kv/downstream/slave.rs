@@ -320,7 +320,7 @@ impl Hands<'_> {
                 smol::future::pending().await
             })),
             // Once there is room.
-            Err(CallError::Busy(_)) => {
+            Err(CallError::Busy { .. }) => {
                 let mut monitor = self.client.monitor(&ServerRef::Pid(at)).await.map_err(not_monitored)?;
                 Ok(Box::pin(async move { monitor.ended().await }))
             }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::IpAddr;
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use crate::config::{Config, EpmdConfig, Limits, TlsConfig};
@@ -11,6 +12,7 @@ use crate::epmd::environment;
 use crate::epmd::host::Host;
 use crate::node::life::cookie_file::CookiePlaces;
 use crate::node::life::run::{self, StartError};
+use crate::node::life::workers::Runtime;
 use crate::node::{Node, block_on};
 
 /// Builds and starts a [`Node`]: see [`Node::builder`].
@@ -44,6 +46,7 @@ pub struct NodeBuilder {
     tls: Option<TlsConfig>,
     limits: Limits,
     outgoing_only: bool,
+    runtime: Runtime,
 }
 
 impl NodeBuilder {
@@ -61,6 +64,7 @@ impl NodeBuilder {
             tls: None,
             limits: Limits::default(),
             outgoing_only: false,
+            runtime: Runtime::default(),
         }
     }
 
@@ -157,6 +161,45 @@ impl NodeBuilder {
         self
     }
 
+    /// The threads that run servers ([`Server`](crate::Server)) and tasks of the program ([`Node::spawn`],
+    /// [`ProcessHandle::spawn`](crate::ProcessHandle::spawn)): so many handlers may hold one before others wait. Without this
+    /// one for each core, two at least.
+    ///
+    /// Connections have threads of their own, one for each core, that handlers never hold: the node stays connected, and
+    /// other nodes are answered by what needs no mailbox. On those run inline servers ([`GenServer`](crate::GenServer)),
+    /// functions that other nodes call by `:erpc`, and what they gave to be called back. These must not block.
+    pub fn threads(mut self, threads: NonZeroUsize) -> Self {
+        self.runtime.threads = Some(threads);
+        self
+    }
+
+    /// Servers and tasks of the node may await what is tokio's: its timers and sockets, and the libraries that use them; and
+    /// they may call `tokio::spawn`. All threads of the node are inside of this runtime, whose own threads drive timers and
+    /// sockets. Without this it is the runtime that [`start`](Self::start) or [`start_async`](Self::start_async) is called in,
+    /// if it is called in one. With the feature `tokio`.
+    ///
+    /// ```no_run
+    /// use kvnode::Node;
+    ///
+    /// let runtime = tokio::runtime::Runtime::new()?;
+    /// let node = Node::builder("rust").tokio(runtime.handle().clone()).start()?;
+    /// node.wait();
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// - A handler that awaits tokio's things outside of a runtime panics, which ends its server with
+    ///   `{:panic, "there is no reactor running, must be called from the context of a Tokio 1.x runtime"}`.
+    /// - The runtime has to outlive the node: [stop](Node::stop) that first, and wait for it.
+    /// - One of the `current_thread` kind is driven by its `block_on` alone. Where that is not running, timers and sockets
+    ///   stand still: wait for the node by `node.stopped().await` in there, and not by [`Node::wait`].
+    /// - The node's threads are not tokio's own: `tokio::task::block_in_place` makes no room there, and the thread is blocked.
+    ///   [`unblock`](crate::unblock) and `tokio::task::spawn_blocking` do what it is for.
+    #[cfg(feature = "tokio")]
+    pub fn tokio(mut self, runtime: tokio::runtime::Handle) -> Self {
+        self.runtime.tokio = Some(runtime);
+        self
+    }
+
     /// The node only connects to others: it does not listen and is not registered with epmd, so that it starts at once, and
     /// nobody can connect to it or finds it taken. The name should be one that nobody else has. For programs that ask
     /// something and end, as `erl_call` does.
@@ -169,7 +212,7 @@ impl NodeBuilder {
     /// in which the thread is blocked, or as long as epmd takes to be started; in an asynchronous program there is
     /// [`start_async`](Self::start_async).
     ///
-    /// The node has threads of its own, one for each core. It runs until [`Node::stop`], also when every handle to it
+    /// The node has threads of its own: see [`threads`](Self::threads). It runs until [`Node::stop`], also when every handle to it
     /// is dropped, as a BEAM does. It installs no signal handlers.
     ///
     /// # Errors
@@ -183,10 +226,11 @@ impl NodeBuilder {
     /// # Errors
     /// As [`start`](Self::start).
     pub async fn start_async(self) -> Result<Arc<Node>, StartError> {
+        let runtime = self.runtime.clone().or_here();
         if self.outgoing_only {
-            return run::start_outgoing_only(self.config()?).await;
+            return run::start_outgoing_only(self.config()?, runtime).await;
         }
-        let (node, ()) = run::start(self.config()?, |_| Ok::<_, StartError>(())).await?;
+        let (node, ()) = run::start(self.config()?, runtime, |_| Ok::<_, StartError>(())).await?;
         Ok(node)
     }
 

@@ -230,7 +230,7 @@ fn whereis_name(
         Err(answer) => return Some(answer),
     };
     let (name, asking) = (OwnedTerm::from(name), Arc::clone(node));
-    node.spawn(async move {
+    node.spawn_link(async move {
         let name = name.view();
         let (visible, hidden): (Vec<_>, Vec<_>) = others.into_iter().partition(|peer| peer.is_visible());
         let mut found = asking.first_that_knows(&visible, name.bytes(), whereis::LIMIT).await;
@@ -262,7 +262,7 @@ fn registered_names(call: &FunctionCall<'_>, node: &Arc<Node>, context: &mut Con
         Err(answer) => return Some(answer),
     };
     let asking = Arc::clone(node);
-    node.spawn(async move {
+    node.spawn_link(async move {
         let mut names: AHashSet<Vec<u8>> = asking
             .registry
             .global_names()

@@ -9,3 +9,5 @@ pub mod run;
 pub mod snapshot;
 pub(in crate::node) mod stop;
 pub(in crate::node) mod threads;
+pub(in crate::node) mod watchdog;
+pub(in crate::node) mod workers;

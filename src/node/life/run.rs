@@ -6,11 +6,8 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
-use std::thread;
 
 use parking_lot::Mutex;
-use smol::Executor;
-use smol::channel::Receiver;
 use smol::net::TcpListener;
 
 use crate::config::Config;
@@ -28,8 +25,8 @@ use crate::node::life::builder::PeerFault;
 use crate::node::life::cookie_file::CookieFileError;
 use crate::node::life::figures::Figures;
 use crate::node::life::functions::NodeFunctions;
-use crate::node::life::stop::Ending;
-use crate::node::life::threads;
+use crate::node::life::watchdog;
+use crate::node::life::workers::{self, Runtime, Threads};
 use crate::node::link::listener;
 use crate::node::link::setup::DialError;
 use crate::node::link::tls::{Tls, TlsError};
@@ -147,13 +144,14 @@ pub(in crate::node) fn check(config: &Config) -> Result<Option<Tls>, StartError>
 /// Starts a node. It can be reached when this is done.
 pub(in crate::node) async fn start<T, E: From<StartError>>(
     config: Config,
+    runtime: Runtime,
     prepare: impl FnOnce(&Arc<Node>) -> Result<T, E>,
 ) -> Result<(Arc<Node>, T), E> {
     warn_of_short_cookie(&config);
     // Before anything can be seen of the node.
     let tls = check(&config)?;
     // On an error all of this is dropped, which ends the threads.
-    let threads = start_threads()?;
+    let threads = workers::start(&runtime).map_err(StartError::System)?;
     let epmd = match &config.epmd {
         Some(epmd) => Some(epmd::ensure(epmd, None).await.map_err(StartError::Epmd)?),
         None => None,
@@ -177,7 +175,7 @@ pub(in crate::node) async fn start<T, E: From<StartError>>(
     start_behind(
         config,
         tls,
-        threads,
+        (runtime, threads),
         Entrance { listening, epmd, creation, listener: Some(listener), registration },
         prepare,
     )
@@ -190,7 +188,10 @@ fn own_creation() -> u32 {
 }
 
 /// Starts a node that nobody connects to.
-pub(in crate::node) async fn start_outgoing_only(config: Config) -> Result<Arc<Node>, StartError> {
+pub(in crate::node) async fn start_outgoing_only(
+    config: Config,
+    runtime: Runtime,
+) -> Result<Arc<Node>, StartError> {
     let epmd = config.epmd.as_ref().map(|epmd| EpmdStart {
         address: SocketAddr::new(epmd.address, epmd.port),
         starter: EpmdStarter::Running,
@@ -203,17 +204,19 @@ pub(in crate::node) async fn start_outgoing_only(config: Config) -> Result<Arc<N
         registration: None,
     };
     let tls = config.tls.clone().map(Tls::load).transpose().map_err(StartError::Tls)?;
-    let (node, ()) = start_behind(config, tls, start_threads()?, entrance, |_| Ok::<_, StartError>(()))?;
+    let threads = workers::start(&runtime).map_err(StartError::System)?;
+    let (node, ()) = start_behind(config, tls, (runtime, threads), entrance, |_| Ok::<_, StartError>(()))?;
     Ok(node)
 }
 
 fn start_behind<T, E: From<StartError>>(
     config: Config,
     tls: Option<Tls>,
-    (executor, ending): (Arc<Executor<'static>>, Ending),
+    (runtime, threads): (Runtime, Threads),
     entrance: Entrance,
     prepare: impl FnOnce(&Arc<Node>) -> Result<T, E>,
 ) -> Result<(Arc<Node>, T), E> {
+    let Threads { links, work, seats, ending } = threads;
     let Entrance { listening, epmd, creation, listener, registration } = entrance;
     let ports =
         Mutex::new(config.connect.iter().filter_map(|kept| Some((kept.name.clone(), kept.port?))).collect());
@@ -238,7 +241,9 @@ fn start_behind<T, E: From<StartError>>(
         supervision,
         net_kernel,
         net_kernel_process,
-        executor: Arc::downgrade(&executor),
+        links: Arc::downgrade(&links),
+        work: Arc::downgrade(&work),
+        runtime,
         threads: AtomicUsize::new(0),
         stopping: AtomicBool::new(false),
         ending,
@@ -261,20 +266,21 @@ fn start_behind<T, E: From<StartError>>(
         in_force: DistributionFlags::OFFERED.difference(DistributionFlags::FRAGMENTS),
     }));
     assert!(node.peers.install(&loopback).is_ok(), "nobody is connected before the node listens");
-    node.spawn(loopback::run(Arc::clone(&node), loopback));
+    node.spawn_link(loopback::run(Arc::clone(&node), loopback));
+    node.spawn_link(watchdog::watch(Arc::clone(&node), seats));
     let prepared = prepare(&node)?;
     if let Some(registration) = registration {
         node.figures.set_registered(true);
-        node.spawn(registration::keep(Arc::clone(&node), registration, listening.port()));
+        node.spawn_link(registration::keep(Arc::clone(&node), registration, listening.port()));
     }
     if let Some(listener) = listener {
-        node.spawn(listener::accept_all(Arc::clone(&node), listener));
+        node.spawn_link(listener::accept_all(Arc::clone(&node), listener));
     }
     let mut connect: Vec<NodeName> = node.config.connect.iter().map(|kept| kept.name.clone()).collect();
     connect.sort();
     connect.dedup();
     for peer in connect {
-        node.spawn(keep_connected(Arc::clone(&node), peer));
+        node.spawn_link(keep_connected(Arc::clone(&node), peer));
     }
     Ok((node, prepared))
 }
@@ -289,31 +295,6 @@ fn warn_of_short_cookie(config: &Config) {
             crate::distribution::cookie::SHORT_BELOW_CHARACTERS
         );
     }
-}
-
-/// The executor, with a thread for each core. The threads alone hold it, but for what is given here: when they end its
-/// tasks are dropped, and with them sockets and the registration with epmd.
-fn start_threads() -> Result<(Arc<Executor<'static>>, Ending), StartError> {
-    let executor: Arc<Executor<'static>> = Arc::new(Executor::new());
-    let (stop, stopped) = smol::channel::bounded::<()>(1);
-    let (alive, ended) = smol::channel::bounded::<()>(1);
-    let count = thread::available_parallelism().map_or(1, usize::from);
-    for number in 1..=count {
-        let (executor, stopped, alive) = (Arc::clone(&executor), stopped.clone(), alive.clone());
-        let work = move || {
-            threads::mark_ours();
-            smol::block_on(executor.run(until_closed(stopped)));
-            // In this order: a caller that waits for the end finds that everything is gone.
-            drop(executor);
-            drop(alive);
-        };
-        thread::Builder::new().name(format!("kvnode-{number}")).spawn(work).map_err(StartError::System)?;
-    }
-    Ok((executor, Ending { threads: Mutex::new(Some(stop)), ended }))
-}
-
-async fn until_closed(stopped: Receiver<()>) {
-    while stopped.recv().await.is_ok() {}
 }
 
 /// What other nodes may call here by rpc, beside what every node has.

@@ -74,7 +74,7 @@ impl Node {
         // From now on nobody is dialled or let in.
         let first = !self.stopping.swap(true, Ordering::SeqCst);
         if first && let Some(this) = self.this.upgrade() {
-            self.spawn(async move { this.end().await });
+            self.spawn_link(async move { this.end().await });
         }
         self.stopped()
     }

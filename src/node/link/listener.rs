@@ -57,7 +57,7 @@ pub(in crate::node) async fn accept_all(node: Arc<Node>, listener: TcpListener) 
         match listener.accept().await {
             Ok((stream, from)) => {
                 let pass = door.enter(from.ip());
-                node.spawn(welcome(Arc::clone(&node), stream, from, pass));
+                node.spawn_link(welcome(Arc::clone(&node), stream, from, pass));
             }
             Err(error) => {
                 tracing::warn!(%error, "a connection could not be accepted");
@@ -167,5 +167,5 @@ async fn welcome(node: Arc<Node>, stream: TcpStream, from: SocketAddr, pass: Pas
     let connection = Box::new(connection);
     // In a task of its own: this one keeps the room that the handshake took.
     let this = Arc::clone(&node);
-    node.spawn(async move { this.run_connection(handle, connection).await });
+    node.spawn_link(async move { this.run_connection(handle, connection).await });
 }

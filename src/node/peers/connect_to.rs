@@ -20,6 +20,13 @@ pub struct ConnectedNode {
     pub offered: DistributionFlags,
 }
 
+impl ConnectedNode {
+    /// Whether it is a hidden node, as this one is and `erl -hidden` makes one: none that `Node.list/0` of a BEAM shows.
+    pub fn is_hidden(&self) -> bool {
+        !self.offered.contains(DistributionFlags::PUBLISHED)
+    }
+}
+
 impl fmt::Debug for ConnectedNode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}, creation {}, {:?}", self.name, self.creation, self.offered)
@@ -48,8 +55,7 @@ impl Node {
     /// # Errors
     /// As for [`connect_to`](Self::connect_to).
     pub async fn connect_to_name(&self, node: &str) -> Result<ConnectedNode, Arc<DialError>> {
-        let peer = self.connect(&node.into()).await?;
-        Ok(ConnectedNode { name: Arc::clone(&peer.name), creation: peer.creation, offered: peer.offered })
+        Ok(self.connect(&node.into()).await?.connected())
     }
 
     /// Whether it is connected to a node.
@@ -65,7 +71,7 @@ impl Node {
     }
 
     /// A wait for the next node that comes up, from now on: what cannot be reached now may be then, and a name that nobody
-    /// knows now may be known.
+    /// knows now may be known. [`events`](Self::events) tells which node it was, and of those that go.
     pub fn arrival(&self) -> Arrival {
         self.peers.arrival()
     }

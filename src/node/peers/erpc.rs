@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::distribution::{DistributionFlags, Outbound, TooLarge};
 use crate::etf::tag::NIL_EXT;
-use crate::etf::{OwnedTerm, Reference, TermView, TermWriter};
+use crate::etf::{ConvertError, OwnedTerm, Reference, TermView, TermWriter};
 use crate::node::Node;
 use crate::node::peers::PeerHandle;
 use crate::process::{Outcome, Waiters};
@@ -43,6 +43,15 @@ pub enum ErpcError {
     /// It ran, and what it gave is over a bound of this node.
     #[error("its answer was not taken here: {0}")]
     TooLarge(TooLarge),
+    /// The arguments cannot be written as terms, or are no tuple and no list: our misuse. Nothing was called.
+    #[error("the arguments cannot be written as a list of terms: {0}")]
+    Unwritable(ConvertError),
+    /// The arguments have terms in them that the node is too old to decode: to send them would cost the connection. Nothing was called.
+    #[error("the node runs an OTP version that cannot decode the arguments")]
+    Undecodable,
+    /// It ran, and what it gave is not what it was to be read as: a Rust type that does not say what the function gives.
+    #[error("its value cannot be read: {0}")]
+    Unreadable(ConvertError),
 }
 
 /// A spawn request that is under way. Dropping it forgets it: a late answer goes nowhere.

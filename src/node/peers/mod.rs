@@ -3,6 +3,8 @@
 pub mod backoff;
 pub mod connect_to;
 pub mod erpc;
+pub mod events;
+pub mod global_name;
 pub(in crate::node) mod loopback;
 pub(in crate::node) mod names;
 pub(in crate::node) mod registration;
@@ -23,10 +25,13 @@ use crate::distribution::{AliasForm, DistributionFlags, FrameForm, Outbound};
 use crate::node::latch::{Latch, Opened};
 use crate::node::link::setup::DialError;
 use crate::node::now;
+use crate::node::peers::connect_to::ConnectedNode;
+use crate::node::peers::events::{Listeners, NodeEvent};
 use crate::process::{FedNode, Feed, Feeding, More, NoRoom, PeerEvent, Registry, Waiters};
 
 /// Why a connection has ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum PeerDown {
     /// The peer closed it.
     Closed,
@@ -202,6 +207,11 @@ impl PeerHandle {
             since: now(),
             ended: Latch::new(),
         }
+    }
+
+    /// The node, as its handshake told of it.
+    pub(in crate::node) fn connected(&self) -> ConnectedNode {
+        ConnectedNode { name: Arc::clone(&self.name), creation: self.creation, offered: self.offered }
     }
 
     /// The connection in numbers.
@@ -465,6 +475,8 @@ pub struct Peers {
     next_arrival: Mutex<Option<Latch>>,
     /// How many of them are being connected to.
     connecting: AtomicUsize,
+    /// Told of every node that comes up and goes down.
+    pub(in crate::node) listeners: Listeners,
 }
 
 impl Peers {
@@ -625,12 +637,19 @@ impl Peers {
         Some(take())
     }
 
-    /// The connection has ended. `take` is as in [`give_up`](Self::give_up).
-    pub(in crate::node) fn remove<R>(&self, handle: &Arc<PeerHandle>, take: impl FnOnce() -> R) -> Option<R> {
+    /// The connection has ended, and why. `take` is as in [`give_up`](Self::give_up).
+    pub(in crate::node) fn remove<R>(
+        &self,
+        handle: &Arc<PeerHandle>,
+        why: &PeerDown,
+        take: impl FnOnce() -> R,
+    ) -> Option<R> {
         let mut slots = self.slots.lock();
         let is_it = matches!(slots.get(&handle.name), Some(Slot::Up(up)) if Arc::ptr_eq(up, handle));
         is_it.then(|| {
             slots.remove(&handle.name);
+            // Before there can be another connection, which would be told to have come up.
+            self.listeners.tell(|| NodeEvent::Down { node: handle.connected(), reason: why.clone() });
             take()
         })
     }

@@ -22,6 +22,7 @@ use crate::etf::{Pid, TermWriter, encode};
 use crate::log::Once;
 use crate::node::latch::{Latch, Opened};
 use crate::node::peers::erpc::ErpcError;
+use crate::node::peers::global_name::Registration;
 use crate::node::peers::{PeerHandle, whereis};
 use crate::node::server::held_names::FormerHolder;
 use crate::node::{Node, now};
@@ -53,6 +54,8 @@ pub(in crate::node) struct Names {
     bells: Mutex<Vec<Sender<()>>>,
     /// Names that are given up, until each node has been told.
     given_up: Mutex<Vec<GivenUp>>,
+    /// Opened when more is known of a name. `None`: no task waits for that.
+    news: Mutex<Option<Latch>>,
 }
 
 /// A name that a process of ours has given up.
@@ -92,7 +95,36 @@ impl Default for Name {
     }
 }
 
+impl Name {
+    /// What becomes of it, as far as nodes have said. Where they differ the name is not ours for all, so another holder counts;
+    /// of several that of the first node, so that the same nodes always say the same.
+    fn outcome(&self) -> Registration {
+        let rival = self.rivals.iter().min_by_key(|(node, _)| *node);
+        match rival {
+            Some((_, by)) => Registration::Taken { by: by.clone() },
+            None if self.held_at.is_empty() => Registration::Pending,
+            None => Registration::Registered,
+        }
+    }
+}
+
 impl Names {
+    /// What becomes of a name that a process of ours has.
+    pub(in crate::node) fn outcome(&self, name: &str) -> Registration {
+        self.known.lock().get(name).map_or(Registration::Pending, Name::outcome)
+    }
+
+    /// A wait until more is known of a name, whichever it is, from now on.
+    pub(in crate::node) fn news(&self) -> Opened {
+        self.news.lock().get_or_insert_with(Latch::new).opened()
+    }
+
+    /// More is known of a name.
+    fn tell(&self) {
+        // Dropped, it is opened.
+        self.news.lock().take();
+    }
+
     fn held(&self, name: &Arc<str>, peer: &PeerHandle) {
         let mut names = self.known.lock();
         let known = names.entry(Arc::clone(name)).or_default();
@@ -105,6 +137,8 @@ impl Names {
             } else {
                 tracing::debug!(name = %name, at = %peer.name, "global name known");
             }
+            drop(names);
+            self.tell();
         }
     }
 
@@ -116,7 +150,12 @@ impl Names {
             let what = if lost { "global name lost to" } else { "global name taken by" };
             tracing::warn!(name = %name, at = %peer.name, "{what} {rival:?}; it is tried again every 5 s");
         }
-        known.rivals.insert(Arc::clone(&peer.name), rival.clone());
+        let before = known.rivals.insert(Arc::clone(&peer.name), rival.clone());
+        drop(names);
+        // It is asked for every 5 s, and is news once.
+        if lost || before.as_ref() != Some(rival) {
+            self.tell();
+        }
     }
 
     /// `global` refuses the name though nobody holds it.
@@ -130,10 +169,15 @@ impl Names {
 
     fn free(&self, name: &Arc<str>, peer: &PeerHandle) {
         let mut names = self.known.lock();
-        if let Some(known) = names.get_mut(name)
-            && known.held_at.remove(&peer.name)
-        {
+        let Some(known) = names.get_mut(name) else { return };
+        let had_rival = known.rivals.remove(&peer.name).is_some();
+        let lost = known.held_at.remove(&peer.name);
+        drop(names);
+        if lost {
             tracing::warn!(name = %name, at = %peer.name, "global name lost; registering it again");
+        }
+        if lost || had_rival {
+            self.tell();
         }
     }
 
@@ -152,6 +196,8 @@ impl Names {
                 );
             }
         }
+        drop(names);
+        self.tell();
     }
 
     /// Names whose process has ended have a new one: they are registered for it at once.
@@ -162,6 +208,7 @@ impl Names {
                 known.remove(name);
             }
         }
+        self.tell();
         // A bell that rings already is heard once, which is enough; a bell without a listener is thrown away.
         self.bells.lock().retain(|bell| !matches!(bell.try_send(()), Err(TrySendError::Closed(()))));
     }
@@ -176,6 +223,7 @@ impl Names {
         self.given_up.lock().retain(|given_up| given_up.name != *name);
         let taken = Name { former: Arc::clone(former), ..Name::default() };
         self.known.lock().insert(Arc::clone(name), taken);
+        self.tell();
     }
 
     /// Whether a process may be replaced as the holder of a name of ours.
@@ -193,6 +241,7 @@ impl Names {
         nodes: AHashSet<Arc<str>>,
     ) -> Opened {
         self.known.lock().remove(name);
+        self.tell();
         let done = Latch::new();
         let opened = done.opened();
         let mut given_up = self.given_up.lock();
@@ -411,6 +460,7 @@ async fn keep_one(
 pub(in crate::node) async fn release(node: Arc<Node>, name: Arc<str>) {
     let Some(process) = node.registry.release_global(&name) else { return };
     node.names.known.lock().remove(&name);
+    node.names.tell();
     tracing::warn!(name = %name, "global name given up");
     let encoded = encode(|w| {
         w.atom(&name);

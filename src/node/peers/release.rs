@@ -24,7 +24,7 @@ impl Node {
             return self.reply_state_to(caller, &state, release);
         }
         let Some(node) = self.this.upgrade() else { return };
-        self.spawn(async move {
+        self.spawn_link(async move {
             let release = node.release_of(caller.node()).await;
             node.reply_state_to(caller, &state, release);
         });

@@ -347,7 +347,7 @@ impl Client {
     fn offer(&self, node: &Arc<str>, mut frames: Outbound) -> Result<(), CallError> {
         match self.try_offer(node, &mut frames) {
             None => Ok(()),
-            Some(_) => Err(CallError::Busy(Arc::clone(node))),
+            Some(_) => Err(CallError::Busy { node: Arc::clone(node), waited: Duration::ZERO }),
         }
     }
 
@@ -355,7 +355,8 @@ impl Client {
     async fn offer_in_turn(&self, node: &Arc<str>, mut frames: Outbound) -> Result<(), CallError> {
         while let Some(room) = self.try_offer(node, &mut frames) {
             let stall_max = self.node.config.limits.output_stall_max;
-            within(stall_max, room.wait()).await.ok_or_else(|| CallError::Busy(Arc::clone(node)))?;
+            let busy = || CallError::Busy { node: Arc::clone(node), waited: stall_max };
+            within(stall_max, room.wait()).await.ok_or_else(busy)?;
         }
         Ok(())
     }

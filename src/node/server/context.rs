@@ -1,12 +1,12 @@
 //! What a server with a mailbox can do beside answering: timers, monitors, names, calls to others.
 
+use std::any::Any;
 use std::fmt;
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use ahash::AHashMap;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -14,9 +14,12 @@ use crate::distribution::ServerRef;
 use crate::etf::{OwnedTerm, Pid, encode};
 use crate::node::Node;
 use crate::node::server::Server;
-use crate::node::server::client::{Client, Watch};
+use crate::node::server::client::Client;
+use crate::node::server::monitors::{Down, MonitorRef, Monitors};
+use crate::node::server::own::{Own, ServerHandle};
 use crate::node::server::process_handle::{ProcessHandle, exit_reason};
-use crate::node::server::timers::{TimerRef, Timers};
+use crate::node::server::tasks::{TaskRef, Tasks};
+use crate::node::server::timers::{Due, TimerRef, Timers};
 use crate::node::server::typed::Addressed;
 use crate::process::mailbox::{Envelope, Mailbox, Next};
 use crate::process::{CallError, ExitSignals, GenServer, PeerEvent};
@@ -39,26 +42,11 @@ pub struct Context<S: Server> {
     mailbox: Arc<Mailbox>,
     client: Client,
     timers: Timers<S::Info>,
-    monitors: AHashMap<u64, (ServerRef, Option<Watch>)>,
-    monitors_set: u64,
+    /// An interval has just had its turn: the mailbox comes before the next one.
+    mailbox_first: bool,
+    tasks: Tasks,
+    monitors: Monitors,
     stop: Option<OwnedTerm>,
-}
-
-/// A monitor that was set, as in `{:DOWN, ref, …}`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct MonitorRef(u64);
-
-/// A process that was monitored has ended, or was not there: `{:DOWN, ref, :process, process, reason}`.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct Down {
-    /// The monitor.
-    pub monitor: MonitorRef,
-    /// The process, as it was named when the monitor was set.
-    pub process: ServerRef,
-    /// Why: its exit reason, or `:noproc` where there was no such process, or `:noconnection` where its node is not
-    /// reached (any more).
-    pub reason: OwnedTerm,
 }
 
 /// What a server handles next.
@@ -66,6 +54,15 @@ pub(in crate::node) enum Event<M> {
     Timer(M),
     Envelope(Envelope),
     Ended,
+}
+
+impl<M> From<Next> for Event<M> {
+    fn from(next: Next) -> Self {
+        match next {
+            Next::Envelope(envelope) => Self::Envelope(envelope),
+            Next::Ended => Self::Ended,
+        }
+    }
 }
 
 impl<S: Server> Context<S> {
@@ -77,8 +74,9 @@ impl<S: Server> Context<S> {
             mailbox,
             client,
             timers: Timers::default(),
-            monitors: AHashMap::default(),
-            monitors_set: 0,
+            mailbox_first: false,
+            tasks: Tasks::default(),
+            monitors: Monitors::default(),
             stop: None,
         }
     }
@@ -91,6 +89,12 @@ impl<S: Server> Context<S> {
     /// The process that the server is: it registers names, and may be kept by others to stop it.
     pub const fn process(&self) -> &ProcessHandle {
         &self.process
+    }
+
+    /// The server's own address with its type, by which the rest of the program tells it something: for threads, for
+    /// callbacks, for other servers. To itself a server sends by [`send_after`](Self::send_after).
+    pub fn handle(&self) -> ServerHandle<S> {
+        ServerHandle::new(self.process.clone())
     }
 
     /// The node that it runs on.
@@ -158,9 +162,150 @@ impl<S: Server> Context<S> {
         self.timers.start(delay, message)
     }
 
+    /// Sends the server itself a message again and again, as `:timer.send_interval/2` does: first after one period, of at least a
+    /// millisecond, and then in its rhythm, whatever handling takes. Where the server does something else for longer, what it
+    /// has missed comes once and not many times. Between two of these the mailbox has its turn. It goes on until it is
+    /// [cancelled](Self::cancel_timer), and ends with the server.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use kvnode::{Context, Never, ReplyTo, Server};
+    /// # struct Uptime(u64);
+    /// # impl Server for Uptime {
+    /// # type Call = Never;
+    /// # type Cast = Never;
+    /// # type Info = Info;
+    /// # async fn handle_call(&mut self, call: Never, _: ReplyTo, _: &mut Context<Self>) {
+    /// #     match call {}
+    /// # }
+    /// async fn init(&mut self, cx: &mut Context<Self>) {
+    ///     cx.send_interval(Duration::from_secs(1), Info::Second);
+    /// }
+    ///
+    /// async fn handle_info(&mut self, Info::Second: Info, _cx: &mut Context<Self>) {
+    ///     self.0 += 1;
+    /// }
+    /// # }
+    /// # #[derive(Clone, serde::Deserialize)]
+    /// # enum Info {
+    /// #     #[serde(skip)]
+    /// #     Second,
+    /// # }
+    /// ```
+    pub fn send_interval(&mut self, period: Duration, message: S::Info) -> TimerRef
+    where
+        S::Info: Clone,
+    {
+        self.timers.start_interval(period, message)
+    }
+
     /// Takes a timer back. `false`: it had fired, or been taken back. After this its message does not come.
     pub fn cancel_timer(&mut self, timer: TimerRef) -> bool {
         self.timers.cancel(timer)
+    }
+
+    /// Runs a future beside the server, on the node's threads, and goes on at once: `handle_info` gets what `then` makes of its
+    /// output, behind what waits in the mailbox by then. So a handler that has to wait need not keep the others waiting:
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// use kvnode::etf::{OwnedTerm, atom};
+    /// use kvnode::{CallError, Context, Never, ReplyTo, Server, ServerRef};
+    /// use serde::Deserialize;
+    ///
+    /// /// Asks a slow server for each of its callers, all at once.
+    /// struct Front;
+    ///
+    /// #[derive(Deserialize)]
+    /// #[serde(rename_all = "snake_case")]
+    /// enum Call {
+    ///     Find(String), // {:find, "key"}
+    /// }
+    ///
+    /// #[derive(Deserialize)]
+    /// enum Info {
+    ///     #[serde(skip)]
+    ///     Found(Result<OwnedTerm, CallError>, ReplyTo),
+    /// }
+    ///
+    /// impl Server for Front {
+    ///     type Call = Call;
+    ///     type Cast = Never;
+    ///     type Info = Info;
+    ///
+    ///     async fn handle_call(&mut self, Call::Find(key): Call, from: ReplyTo, cx: &mut Context<Self>) {
+    ///         let asked = cx.call(&ServerRef::global("slow"), &(atom("find"), key), Duration::from_secs(5));
+    ///         cx.spawn(asked, |found| Info::Found(found, from));
+    ///     }
+    ///
+    ///     async fn handle_info(&mut self, Info::Found(found, from): Info, _cx: &mut Context<Self>) {
+    ///         match found {
+    ///             Ok(value) => from.reply(&value),
+    ///             Err(error) => from.end_call(&(atom("not_found"), error.to_string())),
+    ///         }
+    ///     }
+    /// }
+    /// ```
+    ///
+    /// `then` is called by the server, when it takes the outcome: not at all once it has ended. A task that panics ends the
+    /// server when it comes to the outcome, with the reason `{:panic, "message"}`, as the link of a `Task.async/1` does. Tasks
+    /// end with the server, where they wait. [`ProcessHandle::spawn`] runs one that has no outcome.
+    pub fn spawn<T: Send + 'static>(
+        &mut self,
+        work: impl Future<Output = T> + Send + 'static,
+        then: impl FnOnce(T) -> S::Info + Send + 'static,
+    ) -> TaskRef {
+        self.tasks.start(&self.process, work, then)
+    }
+
+    /// As [`spawn`](Self::spawn), of work that blocks its thread or computes for long: a thread that is none of the node's does it,
+    /// one of 500 at most that the whole program has for such work. Where it is cancelled, or the server ends, work that has begun is
+    /// carried through, and its outcome dropped.
+    ///
+    /// ```
+    /// # use kvnode::etf::atom;
+    /// # use kvnode::{Context, Never, ReplyTo, Server};
+    /// # use serde::Deserialize;
+    /// # struct Files;
+    /// # #[derive(Deserialize)]
+    /// # #[serde(rename_all = "snake_case")]
+    /// # enum Call {
+    /// #     Read(String),
+    /// # }
+    /// # #[derive(Deserialize)]
+    /// # enum Info {
+    /// #     #[serde(skip)]
+    /// #     Read(std::io::Result<String>, ReplyTo),
+    /// # }
+    /// # impl Server for Files {
+    /// # type Call = Call;
+    /// # type Cast = Never;
+    /// # type Info = Info;
+    /// async fn handle_call(&mut self, Call::Read(path): Call, from: ReplyTo, cx: &mut Context<Self>) {
+    ///     cx.unblock(|| std::fs::read_to_string(path), |text| Info::Read(text, from));
+    /// }
+    ///
+    /// async fn handle_info(&mut self, Info::Read(text, from): Info, _cx: &mut Context<Self>) {
+    ///     match text {
+    ///         Ok(text) => from.reply(&(atom("ok"), text)),
+    ///         Err(error) => from.reply(&(atom("error"), error.to_string())),
+    ///     }
+    /// }
+    /// # }
+    /// ```
+    pub fn unblock<T: Send + 'static>(
+        &mut self,
+        work: impl FnOnce() -> T + Send + 'static,
+        then: impl FnOnce(T) -> S::Info + Send + 'static,
+    ) -> TaskRef {
+        self.spawn(crate::node::unblock(work), then)
+    }
+
+    /// Takes a task back: it ends where it waits. `false`: the server has had its outcome, or has taken it back. After this no
+    /// outcome comes.
+    pub fn cancel_task(&mut self, task: TaskRef) -> bool {
+        self.tasks.cancel(task)
     }
 
     /// Monitors a process on any node, as `Process.monitor/1` does: [`Server::handle_down`] is called once when it
@@ -169,25 +314,12 @@ impl<S: Server> Context<S> {
     /// # Errors
     /// See [`CallError`]: the monitor could not be set, and will not fire.
     pub async fn monitor(&mut self, process: &ServerRef) -> Result<MonitorRef, CallError> {
-        self.monitors_set += 1;
-        let monitor = self.monitors_set;
-        let mailbox = Arc::clone(&self.mailbox);
-        let fired = move |reason| mailbox.push(Envelope::Down { monitor, reason });
-        let watch = match self.client.locate(process).await {
-            Ok(at) => Some(self.client.monitor_with(at, fired)?),
-            Err(CallError::NoProcess) => {
-                fired(OwnedTerm::atom("noproc"));
-                None
-            }
-            Err(error) => return Err(error),
-        };
-        self.monitors.insert(monitor, (process.clone(), watch));
-        Ok(MonitorRef(monitor))
+        self.monitors.set(&self.client, &self.mailbox, process).await
     }
 
     /// Takes a monitor back. `false`: it had fired, or been taken back. After this it does not fire.
     pub fn demonitor(&mut self, monitor: MonitorRef) -> bool {
-        self.monitors.remove(&monitor.0).is_some()
+        self.monitors.take_back(monitor)
     }
 
     /// Links the server to a process on any node, as `Process.link/1` does: when either ends with another reason than
@@ -259,20 +391,37 @@ impl<S: Server> Context<S> {
 
     /// A monitor has fired: `None` when it has been taken back.
     pub(in crate::node) fn down(&mut self, monitor: u64, reason: OwnedTerm) -> Option<Down> {
-        let (process, _) = self.monitors.remove(&monitor)?;
-        Some(Down { monitor: MonitorRef(monitor), process, reason })
+        self.monitors.fired(monitor, reason)
+    }
+
+    /// What the program itself has brought ([`Envelope::Own`]), as the message that the server is to handle; `None`: it comes of a
+    /// task that has been taken back.
+    ///
+    /// # Panics
+    /// Where a task did that it comes of.
+    pub(in crate::node) fn own(&mut self, own: Box<dyn Any + Send>) -> Option<S::Info> {
+        let own = own.downcast::<Own<S::Info>>();
+        match *own.expect("only handles and tasks of this server put one into its mailbox") {
+            Own::Told(message) => Some(message),
+            Own::Done(done) => self.tasks.done(done),
+            Own::Made(make) => Some(make()),
+        }
     }
 
     /// Waits for what is to be handled next.
     pub(in crate::node) async fn next(&mut self) -> Event<S::Info> {
         poll_fn(|cx| {
-            if let Poll::Ready(message) = self.timers.poll_due(cx) {
+            // An interval whose messages take longer than its period is always due: the mailbox has every other turn then.
+            if std::mem::take(&mut self.mailbox_first)
+                && let Poll::Ready(next) = self.mailbox.poll_next(cx)
+            {
+                return Poll::Ready(next.into());
+            }
+            if let Poll::Ready(Due { message, repeats }) = self.timers.poll_due(cx) {
+                self.mailbox_first = repeats;
                 return Poll::Ready(Event::Timer(message));
             }
-            self.mailbox.poll_next(cx).map(|next| match next {
-                Next::Envelope(envelope) => Event::Envelope(envelope),
-                Next::Ended => Event::Ended,
-            })
+            self.mailbox.poll_next(cx).map(Event::from)
         })
         .await
     }

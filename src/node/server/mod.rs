@@ -1,11 +1,19 @@
 //! Servers with a mailbox: one message after the other, with `&mut self`, and time to wait.
 
+pub mod asks;
 pub mod client;
 pub mod context;
+mod guarded;
 pub mod held_names;
+pub mod inbox;
+mod many;
+pub mod monitors;
+mod node_watch;
+pub mod own;
 pub mod process_handle;
 pub mod reply_to;
 pub mod supervised;
+pub mod tasks;
 pub mod timers;
 pub(in crate::node) mod typed;
 
@@ -19,7 +27,9 @@ use smol::future::FutureExt;
 
 use crate::etf::text::{InspectLimits, inspect};
 use crate::etf::{OwnedTerm, TermView, encode, from_term};
-use crate::node::server::context::{Context, Down, Event};
+use crate::node::server::context::{Context, Event};
+use crate::node::server::guarded::Guarded;
+use crate::node::server::monitors::Down;
 use crate::node::server::process_handle::ProcessHandle;
 use crate::node::server::reply_to::ReplyTo;
 use crate::process::mailbox::Envelope;
@@ -33,7 +43,7 @@ const MESSAGES_IN_A_ROW: u32 = 64;
 /// (A message sent with `[:priority]` has priority at a priority alias, on a BEAM too. A server here makes none.)
 ///
 /// Messages arrive as Rust values: requests are enums or structs with serde's `Deserialize`, by Elixir's conventions
-/// ([`etf::serde`](crate::etf::serde) has the table). What a request's type cannot be read from ends that call, with
+/// ([`etf::convert`](crate::etf::convert) has the table). What a request's type cannot be read from ends that call, with
 /// the reason `{:bad_call, request}`, and not the server; a cast or message that cannot be read is logged and dropped.
 /// A server that wants terms as they are says [`OwnedTerm`], one that takes no messages of a kind says [`Never`].
 ///
@@ -70,10 +80,11 @@ const MESSAGES_IN_A_ROW: u32 = 64;
 ///
 /// # Where it runs, and how it ends
 ///
-/// On the node's threads. A handler may be `async` and wait for other servers or for anything else that is a future;
-/// what comes meanwhile waits in the mailbox, which is bounded ([`Limits::mailbox_messages_max`] says what happens
-/// then). It should not block the thread for long, as connections share it. A call to itself waits in vain, as on a
-/// BEAM.
+/// On the node's threads for servers ([`NodeBuilder::threads`](crate::NodeBuilder::threads)). A handler may be `async` and
+/// wait for other servers or for anything else that is a future; what comes meanwhile waits in the mailbox, which is
+/// bounded ([`Limits::mailbox_messages_max`] says what happens then). It should not block the thread, as other servers share
+/// it: [`unblock`](crate::unblock) is for what blocks. One that has held its thread for over a second is named in the log.
+/// A call to itself waits in vain, as on a BEAM.
 ///
 /// It ends by [`Context::stop`], by [`ProcessHandle::stop`], by an exit signal from outside (`Process.exit/2`), and
 /// with the node. Monitors and links are told the reason. A handler that panics ends the server with the reason
@@ -88,7 +99,9 @@ pub trait Server: Send + Sized + 'static {
     type Call: DeserializeOwned + Send;
     /// What casts ask: `GenServer.cast(server, request)`.
     type Cast: DeserializeOwned + Send;
-    /// Other messages, `send(server, message)`, and those of its own timers.
+    /// Other messages, `send(server, message)`, and those that the program itself brings: of timers, of tasks, by
+    /// [`ServerHandle::tell`](crate::ServerHandle::tell). Any node of the cluster can send what can be read as this; a variant with
+    /// `#[serde(skip)]` comes from the program alone.
     type Info: DeserializeOwned + Send;
 
     /// Called once, before any message.
@@ -116,7 +129,9 @@ pub trait Server: Send + Sized + 'static {
         async {}
     }
 
-    /// Any other message, or one of [`Context::send_after`]. Unless this is written, it is logged and dropped.
+    /// Any other message: of another process, of a timer ([`Context::send_after`], [`Context::send_interval`]), the outcome of a
+    /// task ([`Context::spawn`], [`Context::unblock`]), or one that the program has told
+    /// ([`ServerHandle::tell`](crate::ServerHandle::tell)). Unless this is written, it is logged and dropped.
     fn handle_info(
         &mut self,
         message: Self::Info,
@@ -180,33 +195,54 @@ impl<'de> serde::Deserialize<'de> for Never {
     }
 }
 
-/// Runs a server until it ends.
-pub(in crate::node) async fn run<S: Server>(handle: ProcessHandle, mut server: S) {
-    let mut cx = Context::new(handle.clone());
-    let lived = AssertUnwindSafe(live(&mut server, &mut cx)).catch_unwind();
-    let reason = match until_ended(&handle, lived).await {
-        // Ended from outside: all has been said.
-        None => None,
-        Some(Ok(reason)) => {
-            let terminated = AssertUnwindSafe(server.terminate(&reason, &mut cx)).catch_unwind();
-            match until_ended(&handle, terminated).await {
-                None => None,
-                Some(Ok(())) => Some(reason),
-                Some(Err(panic)) => Some(panicked(&handle, &*panic)),
+/// Runs a server until it ends. Also where this is dropped before it is done, no panic of the server's drop leaves it.
+pub(in crate::node) fn run<S: Server>(
+    handle: ProcessHandle,
+    server: S,
+) -> impl Future<Output = ()> + Send + use<S> {
+    let server = Guarded::new(&handle, server);
+    let cx = Guarded::new(&handle, Context::new(handle.clone()));
+    async move {
+        let (mut server, mut cx) = (server, cx);
+        let listed = Listed(&handle);
+        let lived = AssertUnwindSafe(live(&mut *server, &mut *cx)).catch_unwind();
+        let reason = match until_ended(&handle, lived).await {
+            // Ended from outside: all has been said.
+            None => None,
+            Some(Ok(reason)) => {
+                let terminated = async { server.terminate(&reason, &mut cx).await };
+                match until_ended(&handle, AssertUnwindSafe(terminated).catch_unwind()).await {
+                    None => None,
+                    Some(Ok(())) => Some(reason),
+                    Some(Err(panic)) => Some(panicked(&handle, &*panic)),
+                }
             }
+            Some(Err(panic)) => Some(panicked(&handle, &*panic)),
+        };
+        drop(listed);
+        if let Some(reason) = reason {
+            handle.node.exit(&handle.process, reason.view().bytes());
         }
-        Some(Err(panic)) => Some(panicked(&handle, &*panic)),
-    };
-    handle.node.mailboxes.lock().remove(&handle.process.id);
-    if let Some(reason) = reason {
-        handle.node.exit(&handle.process, reason.view().bytes());
+        // Last: callers that the server has kept are told the reason, and not that it has dropped them.
+        drop(cx);
+        drop(server);
     }
 }
 
-/// Waits for a future, unless the process is ended from outside before.
+/// A server whose mailbox the node has in its table, until this is dropped.
+struct Listed<'a>(&'a ProcessHandle);
+
+impl Drop for Listed<'_> {
+    fn drop(&mut self) {
+        self.0.node.mailboxes.lock().remove(&self.0.process.id);
+    }
+}
+
+/// Waits for a future, unless the process is ended from outside before: then it is dropped where it waits.
 async fn until_ended<T>(handle: &ProcessHandle, work: impl Future<Output = T>) -> Option<T> {
     let mailbox = handle.mailbox.as_ref().expect("a server has a mailbox");
-    until(poll_fn(|cx| mailbox.poll_ended(cx)), work).await
+    let mut work = Guarded::new(handle, Box::pin(work));
+    until(poll_fn(|cx| mailbox.poll_ended(cx)), work.as_mut()).await
 }
 
 /// Handles messages until the server is to end, and gives the reason.
@@ -243,6 +279,11 @@ async fn live<S: Server>(server: &mut S, cx: &mut Context<S>) -> OwnedTerm {
                     tracing::debug!(process = ?cx, message = shown(message.view()), %error, "unknown message dropped");
                 }
             },
+            Event::Envelope(Envelope::Own(own)) => {
+                if let Some(message) = cx.own(own) {
+                    server.handle_info(message, cx).await;
+                }
+            }
             Event::Envelope(Envelope::Down { monitor, reason }) => {
                 // One that has been taken back fires no more.
                 if let Some(down) = cx.down(monitor, reason) {

@@ -7,9 +7,8 @@ use serde::Serialize;
 
 use crate::distribution::ServerRef;
 use crate::etf::{OwnedTerm, Pid};
-use crate::node::Node;
-use crate::node::server::typed;
-use crate::node::server::{self, Server};
+use crate::node::server::{Server, typed};
+use crate::node::{GlobalName, Node};
 use crate::process::mailbox::Mailbox;
 use crate::process::registry::RegisterError;
 use crate::process::{GenServer, Process, ProcessId};
@@ -20,13 +19,7 @@ impl Node {
     /// It runs until it is stopped, or the node ends; the handle may be dropped. Other nodes find it by its pid or by
     /// the names that the handle gives it.
     pub fn serve<S: Server>(&self, server: S) -> ProcessHandle {
-        let limits = &self.config.limits;
-        let mailbox = Arc::new(Mailbox::new(limits.mailbox_messages_max, limits.mailbox_bytes_max));
-        let process = self.registry.spawn(Arc::clone(&mailbox) as Arc<dyn GenServer>);
-        self.mailboxes.lock().insert(process.id, Arc::clone(&mailbox));
-        let handle = ProcessHandle { node: self.arc(), process, mailbox: Some(mailbox) };
-        self.spawn(server::run(handle.clone(), server));
-        handle
+        self.serve_own(|_| server).process().clone()
     }
 
     /// Starts a process that handles messages where they come in, several at once: see [`GenServer`].
@@ -48,7 +41,7 @@ impl Node {
         Some(ProcessHandle { node: self.arc(), process, mailbox })
     }
 
-    fn arc(&self) -> Arc<Self> {
+    pub(super) fn arc(&self) -> Arc<Self> {
         self.this.upgrade().expect("the caller that borrows the node holds it")
     }
 
@@ -105,24 +98,34 @@ impl ProcessHandle {
     /// connects later knows the name too. That another process of the cluster has the name is logged, and it is tried
     /// again. As `:global` gives one pid one name, each name after the first has a pid of its own, of the same process.
     ///
+    /// What becomes of that is told by the [`GlobalName`], which may be dropped: [`GlobalName::settled`] waits for it.
+    ///
     /// # Errors
     /// The program's: another process of this node has that name, or this one has ended.
-    pub fn register_global(&self, name: &str) -> Result<&Self, RegisterError> {
+    pub fn register_global(&self, name: &str) -> Result<GlobalName, RegisterError> {
         let registry = &self.node.registry;
         if !self.process.is_alive() {
             return Err(RegisterError::Ended);
         }
         let named = registry.global_names().iter().any(|(_, holder)| holder.id == self.process.id);
-        if named {
+        let holder = if named {
             if registry.by_global_name(name).is_some() {
                 return Err(RegisterError::Taken);
             }
-            registry.claim_global(name, &registry.spawn_sibling(&self.process)?)?;
+            registry.spawn_sibling(&self.process)?
         } else {
-            registry.claim_global(name, &self.process)?;
-        }
+            Arc::clone(&self.process)
+        };
+        registry.claim_global(name, &holder)?;
         self.node.names.started_again(std::iter::once(name));
-        Ok(self)
+        Ok(GlobalName::new(Arc::clone(&self.node), name.into(), holder))
+    }
+
+    /// Its names in `:global`, with what has become of each: also those that [`Node::supervise`] has given it.
+    pub fn global_names(&self) -> Vec<GlobalName> {
+        let names = self.node.registry.global_names().into_iter();
+        let own = names.filter(|(_, holder)| holder.is_sibling(&self.process));
+        own.map(|(name, holder)| GlobalName::new(Arc::clone(&self.node), name, holder)).collect()
     }
 
     /// All its names, as other nodes use them: those on this node first, then those in `global`.

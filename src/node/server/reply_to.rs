@@ -7,9 +7,10 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::distribution::Outbound;
-use crate::etf::{ConvertError, TermWriter};
+use crate::etf::{ConvertError, Pid, TermWriter};
 use crate::node::latch::Opened;
 use crate::node::life::threads;
+use crate::node::server::asks::Ask;
 use crate::node::server::process_handle::exit_reason;
 use crate::node::server::typed;
 use crate::node::{Node, block_on};
@@ -24,6 +25,51 @@ const PANIC_TOLD_WITHIN: Duration = Duration::from_secs(1);
 ///
 /// It may be answered at once, or kept and answered later, from any thread or task. Dropped without an answer it ends
 /// the call: the caller exits with the reason `:noreply` instead of waiting for its time-out.
+///
+/// # A server that knows its callers
+///
+/// [`caller`](Self::caller) is the first half of the `from` of an Elixir `handle_call`. Each process gets this
+/// ticket once; an answer that is kept goes out when another call asks for it:
+///
+/// ```
+/// use std::collections::HashSet;
+///
+/// use kvnode::etf::{Pid, atom};
+/// use kvnode::{Context, Never, ReplyTo, Server};
+/// use serde::Deserialize;
+///
+/// #[derive(Default)]
+/// struct Tickets {
+///     given: HashSet<Pid>,
+///     waiting: Vec<ReplyTo>,
+/// }
+///
+/// #[derive(Deserialize)]
+/// #[serde(rename_all = "snake_case")]
+/// enum Call {
+///     Ticket, // :ticket
+///     Wait,   // :wait, answered by the next :open
+///     Open,   // :open
+/// }
+///
+/// impl Server for Tickets {
+///     type Call = Call;
+///     type Cast = Never;
+///     type Info = Never;
+///
+///     async fn handle_call(&mut self, call: Call, from: ReplyTo, _cx: &mut Context<Self>) {
+///         match call {
+///             Call::Ticket if self.given.insert(from.caller().clone()) => from.reply(&atom("ok")),
+///             Call::Ticket => from.reply(&(atom("error"), atom("has_one"))),
+///             Call::Wait => self.waiting.push(from),
+///             Call::Open => {
+///                 self.waiting.drain(..).for_each(|waiting| waiting.reply(&atom("open")));
+///                 from.reply(&atom("ok"));
+///             }
+///         }
+///     }
+/// }
+/// ```
 #[must_use = "the caller waits for an answer"]
 pub struct ReplyTo {
     /// Gone when the call is answered.
@@ -35,6 +81,11 @@ pub struct ReplyTo {
 impl ReplyTo {
     pub(in crate::node) fn new(caller: OwnedCaller, process: ProcessId, node: &Arc<Node>) -> Self {
         Self { caller: Some(caller), process, node: Arc::downgrade(node) }
+    }
+
+    /// The process that called, `elem(from, 0)` in Elixir; its node is [`Pid::node`].
+    pub fn caller(&self) -> &Pid {
+        self.caller.as_ref().expect("a call is answered by value").pid()
     }
 
     /// Answers the call. A value that cannot be written as a term, or that the caller's OTP version cannot decode
@@ -50,12 +101,17 @@ impl ReplyTo {
         }
     }
 
+    /// As [`reply`](Self::reply), with the type of answer that the request names: [`Ask`] has an example.
+    pub fn answer<Q: Ask>(self, answer: &Q::Answer) {
+        self.reply(answer);
+    }
+
     /// As [`reply`](Self::reply), and tells whether the answer goes out.
     ///
     /// # Errors
     /// It does not, and why; the call has ended with a reason that says so.
     pub fn try_reply(mut self, value: &(impl Serialize + ?Sized)) -> Result<(), NotReplied> {
-        let (node, caller, mut frames) = self.answer(value)?;
+        let (node, caller, mut frames) = self.written(value)?;
         while let Some(room) = node.offer_answer(&caller, &mut frames) {
             if !threads::may_block() || !block_on(node.room_comes(room)) {
                 return self.refuse(caller, NotReplied::NoRoom);
@@ -70,7 +126,7 @@ impl ReplyTo {
     /// As for [`try_reply`](Self::try_reply); [`NotReplied::NoRoom`] where none has come for
     /// [`output_stall_max`](crate::config::Limits::output_stall_max).
     pub async fn reply_in_turn(mut self, value: &(impl Serialize + ?Sized)) -> Result<(), NotReplied> {
-        let (node, caller, mut frames) = self.answer(value)?;
+        let (node, caller, mut frames) = self.written(value)?;
         while let Some(room) = node.offer_answer(&caller, &mut frames) {
             if !node.room_comes(room).await {
                 return self.refuse(caller, NotReplied::NoRoom);
@@ -80,7 +136,7 @@ impl ReplyTo {
     }
 
     /// The frame of the answer, its receiver, and the node that sends it.
-    fn answer(
+    fn written(
         &mut self,
         value: &(impl Serialize + ?Sized),
     ) -> Result<(Arc<Node>, OwnedCaller, Outbound), NotReplied> {

@@ -10,12 +10,13 @@ use std::time::Duration;
 
 use ahash::AHashMap;
 use parking_lot::Mutex;
-use smol::{Task, unblock};
+use smol::Task;
 
 use crate::config::{Limits, ServerName};
 use crate::etf::TermView;
+use crate::node::life::watchdog::Whose;
 use crate::node::server::timers;
-use crate::node::{Node, Outlet, ProcessHandle, after, now};
+use crate::node::{Node, Outlet, ProcessHandle, after, now, unblock};
 use crate::process::registry::RegisterError;
 use crate::process::supervisor::{ChildId, Intensity, Verdict};
 use crate::process::{Dispatch, Ended, ProcessId, Restart, Supervisor, WakeRequest};
@@ -112,7 +113,8 @@ impl Node {
     /// Starts a process that is started again when it has ended, as a child of an OTP supervisor is.
     ///
     /// `start` starts the process, by [`serve`](Self::serve) or [`serve_inline`](Self::serve_inline) of the node that it
-    /// is given, now and at each restart; what it needs for that it keeps. Each time the process gets all of `names`,
+    /// is given, now and at each restart; what it needs for that it keeps. It must not wait, as a restart may be done by the
+    /// thread of a connection ([`supervise_waiting`](Self::supervise_waiting) is for what does). Each time the process gets all of `names`,
     /// so that callers find the next one as they found the first. (A caller that has kept a pid has lost it, as everywhere.)
     /// What this gives is the first process.
     ///
@@ -286,7 +288,9 @@ impl Node {
     }
 
     fn start_later(&self, id: ChildId, child: Child, pause: Duration) {
-        self.spawn_with(|node| async move {
+        let Some(node) = self.this.upgrade() else { return };
+        // What starts it is the program's.
+        self.spawn(async move {
             after(pause).await;
             let this = Arc::clone(&node);
             let started = match child.waits {
@@ -330,7 +334,7 @@ impl ProcessHandle {
         if self.process.is_alive() {
             let own = tasks.entry(self.process.id).or_default();
             own.retain(|task| !task.is_finished());
-            own.extend(self.node.task(task));
+            own.extend(self.node.job(Whose::TaskOf(self.process.id), task));
         }
     }
 
@@ -343,8 +347,8 @@ impl ProcessHandle {
 fn name_all(process: &ProcessHandle, names: &[ServerName]) -> Result<(), NotNamed> {
     for name in names {
         let named = match name {
-            ServerName::Local(name) => process.register(name),
-            ServerName::Global(name) => process.register_global(name),
+            ServerName::Local(name) => process.register(name).map(|_| ()),
+            ServerName::Global(name) => process.register_global(name).map(|_| ()),
         };
         named.map_err(|error| NotNamed { name: name.clone(), error })?;
     }

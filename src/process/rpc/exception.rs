@@ -64,10 +64,13 @@ impl Exception {
 
     /// Elixir's `ArgumentError` with a message.
     pub fn argument_error(call: &FunctionCall<'_>, message: &str) -> Self {
-        Self::error(call, |w| {
-            w.map(3).atom("__struct__").atom("Elixir.ArgumentError");
-            w.atom("__exception__").atom("true").atom("message").binary(message.as_bytes());
-        })
+        Self::error(call, |w| Self::write_argument_error(w, message))
+    }
+
+    /// The reason of that.
+    pub(crate) fn write_argument_error(w: &mut TermWriter<'_>, message: &str) {
+        w.map(3).atom("__struct__").atom("Elixir.ArgumentError");
+        w.atom("__exception__").atom("true").atom("message").binary(message.as_bytes());
     }
 
     /// `error` with a reason, raised in the called function.

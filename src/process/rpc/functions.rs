@@ -11,6 +11,7 @@ use super::deferred::{Deferred, ReturnTo, Task};
 use super::exception::Exception;
 use crate::distribution::DistributionFlags;
 use crate::etf::{TermView, TermWriter, encode};
+use crate::process::exits::guarded;
 use crate::process::{Dispatch, Effect, Process, ProcessId, Registry};
 
 /// Answers that one node may wait for at a time; a call past it fails with `system_limit`.
@@ -19,7 +20,8 @@ const DEFERRED_MAX: usize = 4096;
 /// Functions that other nodes may call here.
 ///
 /// They run inline, on the connection that the call came by: one that has to wait answers later
-/// ([`Context::defer`]).
+/// ([`Context::defer`]). A panic fails the call that it happened in, with the error `{:panic, text}`. With types for arguments
+/// and values they are written by [`Node::module`](crate::Node::module).
 pub trait Functions: Send + Sync + 'static {
     /// Calls the function; `None`: it is none of these, others are asked.
     fn apply(&self, call: &FunctionCall<'_>, context: &mut Context<'_>) -> Option<Answer>;
@@ -87,6 +89,8 @@ pub struct Context<'a> {
     pub later: &'a mut Vec<Effect>,
     /// How the call that is under way is answered.
     pub(super) return_to: Option<ReturnTo>,
+    /// By which its answer comes, once it is put off.
+    deferred: Option<Arc<Process>>,
 }
 
 impl<'a> Context<'a> {
@@ -97,7 +101,7 @@ impl<'a> Context<'a> {
         flags: DistributionFlags,
         later: &'a mut Vec<Effect>,
     ) -> Self {
-        Self { registry, peer, flags, later, return_to: None }
+        Self { registry, peer, flags, later, return_to: None, deferred: None }
     }
 
     /// Puts the answer off: it is given later, from any thread, by what this returns. The function then gives the
@@ -117,6 +121,7 @@ impl<'a> Context<'a> {
         // The process may end before the request that spawns it is handled: the caller is told even so.
         process.attach(self.peer);
         functions.owe(self.peer, process.id);
+        self.deferred = Some(Arc::clone(&process));
         let deferred = Deferred::new(Arc::clone(&process), Arc::clone(dispatch), return_to, self.flags);
         Ok((deferred, Answer::Later(process)))
     }
@@ -187,7 +192,23 @@ impl FunctionTable {
         // Not under the lock: a function may add functions.
         let all = Arc::clone(&self.all.read());
         context.return_to = Some(to.clone());
-        all.iter().find_map(|functions| functions.apply(call, context))
+        context.deferred = None;
+        let mut answer = None;
+        let called = guarded(|| answer = all.iter().find_map(|functions| functions.apply(call, context)));
+        let Err(text) = called else { return answer };
+        let FunctionCall { module, function, arguments, .. } = call;
+        tracing::error!(
+            function = %format_args!("{module}:{function}/{}", arguments.len()),
+            panic = text,
+            "a function panicked (a bug of the program): its call fails"
+        );
+        Some(match context.deferred.take() {
+            // It has answered by now, or will: a second answer would be one to another question.
+            Some(process) => Answer::Later(process),
+            None => Answer::raise(Exception::error(call, |w| {
+                w.tuple(2).atom("panic").binary(text.as_bytes());
+            })),
+        })
     }
 
     /// Answers that are owed to a node.

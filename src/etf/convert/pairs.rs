@@ -1,7 +1,7 @@
 //! The pairs of maps, keyword lists and structs, as visitors take them.
 
-use ::serde::de::value::StrDeserializer;
-use ::serde::de::{DeserializeSeed, MapAccess, Visitor};
+use serde::de::value::StrDeserializer;
+use serde::de::{DeserializeSeed, MapAccess, Visitor};
 
 use super::super::Cursor;
 use super::super::tag::*;

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use ::eetf::{
+use eetf::{
     Atom, BigInteger, Binary, BitBinary, ByteList, DecodeError, ExternalFun, FixInteger, Float, ImproperList,
     InternalFun, List, Map, Pid, Port, Reference, Term, Tuple,
 };

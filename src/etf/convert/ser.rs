@@ -1,7 +1,7 @@
 //! From Rust values to terms.
 
-use ::serde::Serialize;
-use ::serde::ser::{self, Error};
+use serde::Serialize;
+use serde::ser::{self, Error};
 
 use super::super::split::STRING_LEN_MAX;
 use super::super::tag::*;
@@ -35,6 +35,8 @@ enum Form {
     Keyword,
     /// Bytes that are an encoded term.
     Encoded,
+    /// An option whose nothing is `:undefined`.
+    Undefined,
 }
 
 impl<'o> Serializer<'o> {
@@ -223,10 +225,14 @@ impl<'s, 'o> ser::Serializer for &'s mut Serializer<'o> {
     }
 
     fn serialize_none(self) -> Result<(), ConvertError> {
-        self.atom("nil")
+        self.atom(if self.form == Form::Undefined { "undefined" } else { "nil" })
     }
 
     fn serialize_some<T: Serialize + ?Sized>(self, value: &T) -> Result<(), ConvertError> {
+        if self.form == Form::Undefined {
+            // Of this option alone, and not of one inside of it.
+            self.form = Form::Plain;
+        }
         value.serialize(self)
     }
 
@@ -252,6 +258,7 @@ impl<'s, 'o> ser::Serializer for &'s mut Serializer<'o> {
             token::CHARLIST => Form::Charlist,
             token::KEYWORD => Form::Keyword,
             token::TERM | token::PID | token::REFERENCE => Form::Encoded,
+            token::UNDEFINED => Form::Undefined,
             _ => return value.serialize(self),
         };
         value.serialize(&mut *self)?;

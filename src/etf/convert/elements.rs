@@ -1,6 +1,6 @@
 //! The elements of lists and tuples, as visitors take them.
 
-use ::serde::de::{DeserializeSeed, SeqAccess};
+use serde::de::{DeserializeSeed, SeqAccess};
 
 use super::super::Cursor;
 use super::super::tag::*;

@@ -136,6 +136,12 @@ impl ConvertError {
         ConvertProblem::Unexpected { wanted: clipped(wanted), met: clipped(met) }.here()
     }
 
+    /// The same, with what would be right in its place; that is told whole.
+    pub(super) fn unexpected_but(wanted: impl Display, met: impl Display, hint: &str) -> Self {
+        let met = format!("{}; {hint}", clipped(met));
+        ConvertProblem::Unexpected { wanted: clipped(wanted), met }.here()
+    }
+
     /// The same, one step further out.
     pub(super) fn at(mut self, step: Step) -> Self {
         self.0.path.push(step);
@@ -180,26 +186,26 @@ impl From<TermError> for ConvertError {
     }
 }
 
-impl ::serde::ser::Error for ConvertError {
+impl serde::ser::Error for ConvertError {
     fn custom<T: Display>(text: T) -> Self {
         ConvertProblem::Other(clipped(text)).here()
     }
 }
 
-impl ::serde::de::Error for ConvertError {
+impl serde::de::Error for ConvertError {
     fn custom<T: Display>(text: T) -> Self {
         ConvertProblem::Other(clipped(text)).here()
     }
 
-    fn invalid_type(met: ::serde::de::Unexpected<'_>, wanted: &dyn ::serde::de::Expected) -> Self {
+    fn invalid_type(met: serde::de::Unexpected<'_>, wanted: &dyn serde::de::Expected) -> Self {
         Self::unexpected(wanted, met)
     }
 
-    fn invalid_value(met: ::serde::de::Unexpected<'_>, wanted: &dyn ::serde::de::Expected) -> Self {
+    fn invalid_value(met: serde::de::Unexpected<'_>, wanted: &dyn serde::de::Expected) -> Self {
         Self::unexpected(wanted, met)
     }
 
-    fn invalid_length(len: usize, wanted: &dyn ::serde::de::Expected) -> Self {
+    fn invalid_length(len: usize, wanted: &dyn serde::de::Expected) -> Self {
         Self::unexpected(wanted, format_args!("{len} of them"))
     }
 
@@ -243,7 +249,7 @@ fn clipped(text: impl Display) -> String {
 
 #[cfg(test)]
 mod tests {
-    use ::serde::de::Error;
+    use serde::de::Error;
 
     use super::*;
 

@@ -40,25 +40,30 @@
 //! | `f32`, `f64` | a float; what is not finite is refused | an integer that is a float without loss |
 //! | `String`, `&str` | a binary | as the key of a map also an atom |
 //! | `char` | a binary | its code point, as `?a` is |
-//! | [`Binary`], `&[u8]` when read, `serde_bytes` | a binary | |
+//! | [`Binary`], `&[u8]` when read, `serde_bytes`, [`with::bytes`] | a binary | |
 //! | [`Charlist`] | a list of code points | a binary |
 //! | [`Atom`] | an atom | |
 //! | `Vec<T>`, `&[T]`, sets | a list | |
 //! | tuples, tuple structs | a tuple | tuples and arrays: a list of the same length |
 //! | `[T; N]` | a tuple, which arrays are to serde | a list of N elements |
 //! | `Option<T>` | `nil`, or the value | |
+//! | `Option<T>` with [`with::undefined`] | `:undefined`, or the value | `nil` |
+//! | `Duration` | `%{secs: 1, nanos: 500000000}` | |
+//! | `Duration` with [`with::millis`] | `1500` | |
+//! | `Duration` with [`with::timeout`] | `1500`; of `Duration::MAX` `:infinity` | |
 //! | `()` | `nil` | `:ok` |
 //! | `struct Name;` | the atom `:Name` | |
 //! | `struct Name(T)` | as `T` | |
 //! | `struct Name { a, b }` | `%{a: 1, b: 2}` | a keyword list; keys that are strings |
 //! | the same, its serde name being `Elixir.Name` | `%Name{a: 1, b: 2}` | keys that are strings |
+//! | [`ElixirStruct`] | `%Name{a: 1, b: 2}` of any module | |
 //! | [`Keyword<T>`], `T` being such a struct or a map | `[a: 1, b: 2]` | a map |
 //! | `HashMap<K, V>`, `BTreeMap<K, V>` | a map | a list of pairs |
 //! | `Vec<(Atom, T)>` | a keyword list, in its order | |
 //! | enum `Variant` | `:Variant` | a string |
 //! | enum `Variant(a)`, `Variant(a, b)` | `{:Variant, a}`, `{:Variant, a, b}` | the name as a string |
 //! | enum `Variant { a, b }` | `{:Variant, %{a: 1, b: 2}}` | a keyword list in the place of the map |
-//! | `Result<T, E>` | `{:ok, value}`, `{:error, error}`; `:ok` and `:error` of `()` | |
+//! | `Result<T, E>` | `{:ok, value}`, `{:error, error}`; `:ok` and `:error` of `()` | of a tuple `{:ok, a, b}`, `{:error, a, b}` too |
 //! | [`Pid`], [`Reference`] | a pid, a reference | |
 //! | [`OwnedTerm`](super::OwnedTerm), [`TermView`] | the term that it holds, byte for byte | any term |
 //!
@@ -95,7 +100,9 @@
 //!   are lists, so an enum's variant with contents is not found there. Integers of more than 128 bits, improper
 //!   lists, bit strings, functions and ports are errors there as elsewhere: an [`OwnedTerm`](super::OwnedTerm) holds them.
 //! - A struct with a flattened part is a map of strings to serde, and its keys are written as binaries.
-//! - `Vec<u8>` and `&[u8]` are written as lists of integers: a [`Binary`] is a binary.
+//! - `Vec<u8>` and `&[u8]` are written as lists of integers: a [`Binary`] is a binary, and so is a field with [`with::bytes`].
+//! - A `Duration` is a struct as any other. [`with`] has the two forms that Erlang has for times, and `:undefined` as
+//!   `None`: at the fields that say so, and nowhere else.
 //!
 //! Dates, UUIDs and addresses are text here, as the format calls itself human-readable: Elixir's libraries read them
 //! from text.
@@ -106,8 +113,10 @@
 //! nested deeper than [`DEPTH_MAX`] is refused in both directions; only a type that contains itself can meet it. What
 //! is written a BEAM will read: floats are finite, atoms at most 255 characters, and no map has a key twice.
 
+mod atoms;
 mod de;
 mod elements;
+mod elixir_struct;
 mod error;
 mod held;
 mod number;
@@ -115,11 +124,13 @@ mod pairs;
 mod ser;
 mod text;
 mod variant;
+pub mod with;
 
-use ::serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize};
 
 use super::key::check_maps;
 use super::{TermView, TermWriter, Traits};
+pub use elixir_struct::ElixirStruct;
 pub use error::{ConvertError, ConvertProblem};
 pub use text::{Atom, Binary, Charlist, Keyword, atom};
 
@@ -145,6 +156,13 @@ mod token {
     pub(super) const TERM: &str = "$kvnode::Term";
     pub(super) const PID: &str = "$kvnode::Pid";
     pub(super) const REFERENCE: &str = "$kvnode::Reference";
+    pub(super) const TIMEOUT: &str = "$kvnode::Timeout";
+    pub(super) const UNDEFINED: &str = "$kvnode::Undefined";
+
+    /// Whether a newtype is one of these.
+    pub(super) fn is_ours(name: &str) -> bool {
+        name.starts_with("$kvnode::")
+    }
 }
 
 /// The atom for a variant of an enum: its name, but that of `Ok` and `Err` is what every Elixir function answers.

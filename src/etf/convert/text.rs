@@ -1,10 +1,13 @@
 //! Kinds of text and bytes that Rust has one type for and Erlang several: atoms, charlists, binaries.
 
 use std::borrow::{Borrow, Cow};
+use std::convert::Infallible;
 use std::fmt;
+use std::ops::Deref;
+use std::str::FromStr;
 
-use ::serde::de::{Deserializer, Error, SeqAccess, Visitor};
-use ::serde::{Deserialize, Serialize, Serializer};
+use serde::de::{Deserializer, Error, SeqAccess, Visitor};
+use serde::{Deserialize, Serialize, Serializer};
 
 use super::super::{ATOM_CHARS_MAX, AtomView};
 use super::error::{ConvertError, ConvertProblem};
@@ -133,8 +136,83 @@ impl<'de> Deserialize<'de> for Atom {
 /// A text that is a list of code points in Erlang: `~c"abc"`, what Erlang's own libraries take for text.
 ///
 /// It is read from a binary too. To serde's other formats it is a string.
+///
+/// ```
+/// use kvnode::etf::{Charlist, OwnedTerm};
+///
+/// let term = OwnedTerm::from_value(&Charlist::from("abc"))?;
+/// assert_eq!(format!("{term:?}"), "~c\"abc\"");
+/// let text: Charlist = term.to()?;
+/// assert_eq!(text, "abc");
+/// assert!(text.starts_with("ab"), "it is a str where one is wanted");
+/// # Ok::<(), kvnode::etf::ConvertError>(())
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Charlist(pub String);
+
+impl Deref for Charlist {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl AsRef<str> for Charlist {
+    fn as_ref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Borrow<str> for Charlist {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<String> for Charlist {
+    fn from(text: String) -> Self {
+        Self(text)
+    }
+}
+
+impl From<&str> for Charlist {
+    fn from(text: &str) -> Self {
+        Self(text.to_owned())
+    }
+}
+
+impl From<Charlist> for String {
+    fn from(Charlist(text): Charlist) -> Self {
+        text
+    }
+}
+
+impl FromStr for Charlist {
+    type Err = Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Infallible> {
+        Ok(text.into())
+    }
+}
+
+impl PartialEq<str> for Charlist {
+    fn eq(&self, other: &str) -> bool {
+        self.0 == other
+    }
+}
+
+impl PartialEq<&str> for Charlist {
+    fn eq(&self, other: &&str) -> bool {
+        self.0 == *other
+    }
+}
+
+impl fmt::Display for Charlist {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
 
 impl Serialize for Charlist {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -172,9 +250,108 @@ impl<'de> Visitor<'de> for Text {
 }
 
 /// Bytes that are a binary in Erlang. To serde, `Vec<u8>` and `&[u8]` are lists of integers when they are
-/// written; only when they are read can `&[u8]` be told from them.
+/// written; only when they are read can `&[u8]` be told from them. A field that is to stay a `Vec<u8>` says
+/// `#[serde(with = "kvnode::etf::with::bytes")]`.
+///
+/// ```
+/// use kvnode::etf::{Binary, OwnedTerm};
+///
+/// let term = OwnedTerm::from_value(&Binary::from([0, 255]))?;
+/// assert_eq!(format!("{term:?}"), "<<0, 255>>");
+/// let bytes: Binary = term.to()?;
+/// assert_eq!((bytes.len(), bytes.first()), (2, Some(&0)), "it is a slice where one is wanted");
+/// let bytes: Vec<u8> = bytes.into();
+/// assert_eq!(bytes, [0, 255]);
+/// # Ok::<(), kvnode::etf::ConvertError>(())
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Binary(pub Vec<u8>);
+
+impl Deref for Binary {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl AsRef<[u8]> for Binary {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl Borrow<[u8]> for Binary {
+    fn borrow(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl From<Vec<u8>> for Binary {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self(bytes)
+    }
+}
+
+impl From<&[u8]> for Binary {
+    fn from(bytes: &[u8]) -> Self {
+        Self(bytes.to_owned())
+    }
+}
+
+impl<const N: usize> From<[u8; N]> for Binary {
+    fn from(bytes: [u8; N]) -> Self {
+        Self(bytes.into())
+    }
+}
+
+impl<const N: usize> From<&[u8; N]> for Binary {
+    fn from(bytes: &[u8; N]) -> Self {
+        Self(bytes.into())
+    }
+}
+
+impl From<String> for Binary {
+    fn from(text: String) -> Self {
+        Self(text.into())
+    }
+}
+
+impl From<&str> for Binary {
+    fn from(text: &str) -> Self {
+        Self(text.into())
+    }
+}
+
+impl From<Binary> for Vec<u8> {
+    fn from(Binary(bytes): Binary) -> Self {
+        bytes
+    }
+}
+
+impl PartialEq<[u8]> for Binary {
+    fn eq(&self, other: &[u8]) -> bool {
+        self.0 == other
+    }
+}
+
+impl PartialEq<&[u8]> for Binary {
+    fn eq(&self, other: &&[u8]) -> bool {
+        self.0 == *other
+    }
+}
+
+impl<const N: usize> PartialEq<[u8; N]> for Binary {
+    fn eq(&self, other: &[u8; N]) -> bool {
+        self.0 == other
+    }
+}
+
+impl<const N: usize> PartialEq<&[u8; N]> for Binary {
+    fn eq(&self, other: &&[u8; N]) -> bool {
+        self.0 == *other
+    }
+}
 
 impl Serialize for Binary {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -253,6 +430,35 @@ mod tests {
         let error = Atom::try_from("a".repeat(256)).unwrap_err();
         assert_eq!(error.problem(), &ConvertProblem::Atom);
         assert!(serde_json::from_str::<Atom>(&format!("\"{}\"", "a".repeat(256))).is_err());
+    }
+
+    #[test]
+    fn binaries_and_charlists_are_made_of_what_is_there_and_are_slices_and_texts() {
+        let (binary, slice) = (Binary::from(b"ab"), b"ab".as_slice());
+        let all: [Binary; 5] = [
+            b"ab".to_vec().into(),
+            b"ab"[..].into(),
+            [b'a', b'b'].into(),
+            "ab".into(),
+            "ab".to_owned().into(),
+        ];
+        for same in all {
+            assert_eq!(binary, same);
+        }
+        assert!(
+            binary == b"ab"[..] && binary == slice && binary == *b"ab" && binary == b"ab" && binary != b"ac"
+        );
+        assert_eq!((binary.len(), binary.as_ref()), (2, &b"ab"[..]));
+        assert_eq!(HashMap::from([(binary, 1)]).get(&b"ab"[..]), Some(&1));
+
+        let charlist = Charlist::from("é");
+        assert_eq!("é".parse(), Ok(charlist.clone()));
+        assert_eq!(Charlist::from("é".to_owned()), charlist);
+        assert!(charlist == "é" && charlist == *"é" && charlist != "e");
+        assert_eq!((charlist.chars().count(), charlist.as_ref()), (1, "é"));
+        assert_eq!(format!("{charlist:>3}"), "  é");
+        assert_eq!(HashMap::from([(charlist.clone(), 1)]).get("é"), Some(&1));
+        assert_eq!(String::from(charlist), "é");
     }
 
     #[test]

@@ -1,23 +1,26 @@
-//! Between terms and [`eetf::Term`](::eetf::Term), with the feature `eetf`: code that was written for the crates eetf,
+//! Between terms and [`eetf::Term`], with the feature `eetf`: code that was written for the crates eetf,
 //! erl_dist and erl_rpc keeps its terms.
+//!
+//! It is eetf 0.11, the version that erl_dist 0.8 and erl_rpc 0.4 have: a program that depends on another version has a second type
+//! `Term`, for which nothing here is.
 //!
 //! An [`OwnedTerm`] is the bytes of a term, an `eetf::Term` is a tree. `TryFrom` goes both ways, [`EetfTerm`] is an
 //! `eetf::Term` where serde is spoken, as in a [`Server`](crate::Server)'s requests and answers.
 //!
 //! ```
-//! use kvnode::etf::OwnedTerm;
-//! use kvnode::etf::eetf::EetfTerm;
-//! use kvnode::etf::{from_term, to_term};
+//! use eetf::Term;
+//! use kvnode::etf::tree::EetfTerm;
+//! use kvnode::etf::*;
 //!
 //! // {:ok, [1, 2 | 3]}
 //! let term = OwnedTerm::parse(vec![104, 2, 119, 2, b'o', b'k', 108, 0, 0, 0, 2, 97, 1, 97, 2, 97, 3])?;
-//! let tree = eetf::Term::try_from(&term)?;
+//! let tree = Term::try_from(&term)?;
 //! assert_eq!(tree.to_string(), "{'ok',[1,2|3]}");
 //! assert_eq!(OwnedTerm::try_from(&tree)?, term);
 //!
-//! let EetfTerm(same) = from_term(term.view())?;
+//! let EetfTerm(same) = term.to()?;
 //! assert_eq!(same, tree);
-//! assert_eq!(to_term(&EetfTerm(tree))?, term.into_bytes());
+//! assert_eq!(OwnedTerm::from_value(&EetfTerm(tree))?, term);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
@@ -65,10 +68,10 @@ mod error;
 mod read;
 mod write;
 
-use ::eetf::Term;
-use ::serde::de::Error as _;
-use ::serde::ser::Error as _;
-use ::serde::{Deserialize, Deserializer, Serialize, Serializer};
+use eetf::Term;
+use serde::de::Error as _;
+use serde::ser::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::{OwnedTerm, TermView};
 

@@ -5,8 +5,8 @@
 
 use std::borrow::Cow;
 
-use ::serde::de::value::BorrowedBytesDeserializer;
-use ::serde::de::{self, Expected, Visitor};
+use serde::de::value::BorrowedBytesDeserializer;
+use serde::de::{self, Expected, Visitor};
 
 use super::super::key::bit_binary;
 use super::super::tag::*;
@@ -17,10 +17,15 @@ use super::error::{ConvertError, ConvertProblem};
 use super::number::{Number, number};
 use super::pairs::Pairs;
 use super::variant::Variant;
+use super::with::INFINITY;
 use super::{DEPTH_MAX, MODULE_PREFIX, token};
 
 /// Bytes of a term that are printed in an error.
 const MET: InspectLimits = InspectLimits { text_bytes_max: 80 };
+
+/// What a type that is a list to serde has to be for a binary.
+const READS_BINARY: &str =
+    "`kvnode::etf::Binary` or `#[serde(with = \"kvnode::etf::with::bytes\")]` reads one";
 
 /// Takes one term off the front of a cursor.
 pub(super) struct Deserializer<'de> {
@@ -110,7 +115,8 @@ impl<'de> Deserializer<'de> {
         result
     }
 
-    fn wrap(&mut self) -> Result<(), ConvertError> {
+    /// Before what takes nothing of the term: an option, a newtype.
+    pub(super) fn wrap(&mut self) -> Result<(), ConvertError> {
         self.wraps += 1;
         if self.wraps > DEPTH_MAX { Err(ConvertProblem::TooDeep.here()) } else { Ok(()) }
     }
@@ -402,6 +408,15 @@ impl<'de> de::Deserializer<'de> for &mut Deserializer<'de> {
                 Some(_) => visitor.visit_borrowed_bytes(self.cursor.term()?.bytes()),
                 None => self.unexpected(&visitor),
             },
+            token::TIMEOUT if self.take_atom(INFINITY) => visitor.visit_str(INFINITY),
+            token::TIMEOUT => self.visit_integer(visitor),
+            token::UNDEFINED => {
+                if self.take_atom("undefined") || self.take_atom("nil") {
+                    return visitor.visit_none();
+                }
+                self.wrap()?;
+                visitor.visit_some(self)
+            }
             _ => {
                 self.wrap()?;
                 visitor.visit_newtype_struct(self)
@@ -410,7 +425,14 @@ impl<'de> de::Deserializer<'de> for &mut Deserializer<'de> {
     }
 
     fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, ConvertError> {
-        if is_list(self.tag()?) { self.list(visitor) } else { self.unexpected(&visitor) }
+        match self.tag()? {
+            tag if is_list(tag) => self.list(visitor),
+            // Not read as one: then `Vec<String>` would take an empty text for no texts.
+            BINARY_EXT => {
+                Err(ConvertError::unexpected_but(&visitor as &dyn Expected, met(self.cursor), READS_BINARY))
+            }
+            _ => self.unexpected(&visitor),
+        }
     }
 
     /// A tuple of this many elements; also a list of them, as arrays are tuples to serde.

@@ -3,12 +3,67 @@
 use std::fmt;
 use std::marker::PhantomData;
 
-use ::serde::de::{Deserializer, Error, Visitor};
-use ::serde::{Deserialize, Serialize, Serializer};
+use serde::de::{Deserializer, Error, Visitor};
+use serde::{Deserialize, Serialize, Serializer};
 
 use super::super::key::check_maps;
 use super::super::{OwnedTerm, Pid, Reference, TermError, TermView, Traits, encode};
-use super::{Binary, token};
+use super::{Binary, ConvertError, from_term, to_term, token};
+
+impl OwnedTerm {
+    /// The term of a value: [`to_term`](super::to_term), kept.
+    ///
+    /// ```
+    /// use kvnode::etf::{OwnedTerm, atom};
+    ///
+    /// let term = OwnedTerm::from_value(&(atom("put"), "key", 1))?;
+    /// assert_eq!(format!("{term:?}"), r#"{:put, "key", 1}"#);
+    /// # Ok::<(), kvnode::etf::ConvertError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As `to_term`: the value is no term. The fault of the caller, or of the value's `Serialize`.
+    pub fn from_value<T: Serialize + ?Sized>(value: &T) -> Result<Self, ConvertError> {
+        Ok(Self::parse(to_term(value)?)?)
+    }
+
+    /// The term as a Rust value: [`from_term`](super::from_term). Strings and bytes are borrowed where `T` borrows.
+    ///
+    /// ```
+    /// use kvnode::etf::{Atom, OwnedTerm, atom};
+    ///
+    /// let term = OwnedTerm::from_value(&(atom("put"), "key", 1))?;
+    /// let (name, key, value): (Atom, &str, i64) = term.to()?;
+    /// assert_eq!((name.as_str(), key, value), ("put", "key", 1));
+    /// # Ok::<(), kvnode::etf::ConvertError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As `from_term`: the term is not what `T` asks for. The fault of the sender of the term, or of a `T` that does not say what the
+    /// protocol says.
+    pub fn to<'a, T: Deserialize<'a>>(&'a self) -> Result<T, ConvertError> {
+        self.view().to()
+    }
+}
+
+impl<'a> TermView<'a> {
+    /// The term as a Rust value: [`from_term`](super::from_term). Strings and bytes are borrowed where `T` borrows.
+    ///
+    /// ```
+    /// use kvnode::etf::TermView;
+    ///
+    /// // {:ok, 5}
+    /// let answer: Result<u8, String> = TermView::parse(&[104, 2, 119, 2, b'o', b'k', 97, 5])?.to()?;
+    /// assert_eq!(answer, Ok(5));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As `from_term`.
+    pub fn to<T: Deserialize<'a>>(self) -> Result<T, ConvertError> {
+        from_term(self)
+    }
+}
 
 impl Serialize for OwnedTerm {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -135,7 +190,6 @@ impl<'de, T> Visitor<'de> for Identifier<T> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{from_term, to_term};
     use super::*;
 
     #[test]

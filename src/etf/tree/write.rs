@@ -1,6 +1,6 @@
 //! The term of a tree.
 
-use ::eetf::{BigInteger, BitBinary, ExternalFun, InternalFun, Map, Pid, Port, Reference, Term};
+use eetf::{BigInteger, BitBinary, ExternalFun, InternalFun, Map, Pid, Port, Reference, Term};
 
 use super::super::key::{PORT_NUMBER_V4_FIRST, check_maps};
 use super::super::split::{

@@ -8,9 +8,7 @@ mod support;
 use std::fs;
 
 use support::cluster::{Cluster, PairOnDisk, call, in_etcd, in_step, on_disk, same};
-use support::{
-    BeamNode, Epmd, EtcdCluster, KvNode, Otp, at_once_on_oldest_and_newest, libfaketime, on_every_otp,
-};
+use support::{BeamNode, EtcdCluster, KvNode, Otp, at_once_on_oldest_and_newest, libfaketime, on_every_otp};
 
 const ASK: &str = "ask = fn store, request -> GenServer.call({:global, store}, request, 20_000) end";
 
@@ -162,94 +160,34 @@ fn remaining(beam: &BeamNode, key: &str) -> i64 {
     left.parse().expect("a number")
 }
 
-/// A machine's clock, which differs from the real time by what a file says.
-struct Clock {
-    dir: tempfile::TempDir,
-    library: std::path::PathBuf,
-}
-
-impl Clock {
-    /// One that differs by so many seconds, as `+3600`; `None`: the library for it is not there.
-    fn off(by: &str) -> Option<Self> {
-        let (dir, library) = (tempfile::tempdir().expect("a folder"), libfaketime()?.into());
-        let clock = Self { dir, library };
-        clock.set(by);
-        Some(clock)
-    }
-
-    fn file(&self) -> std::path::PathBuf {
-        self.dir.path().join("clock")
-    }
-
-    fn set(&self, by: &str) {
-        fs::write(self.file(), by).expect("it is ours");
-    }
-
-    /// A node that goes by it.
-    fn node(&self, epmd: &Epmd, name: &str, args: &str) -> KvNode {
-        KvNode::start_with(epmd, name, args, |command| {
-            command.env("LD_PRELOAD", &self.library).env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
-            command.env("FAKETIME_TIMESTAMP_FILE", self.file()).env("FAKETIME_NO_CACHE", "1");
-        })
-    }
-}
-
-/// Two nodes of one store in etcd, each on a machine of its own: a key has one deadline, which comes when the clock of the node says so that is asked.
-#[test]
-fn kvnodes_of_one_store_agree_when_keys_end_once_their_machines_clocks_are_right() {
-    let Some(clock) = Clock::off("-3600") else { return };
-    let etcd = EtcdCluster::start_in_memory(1);
-    let cluster = Cluster::new(&Otp::newest());
-    let beam = &cluster.beam;
-    let args =
-        |local: &str| format!("--connect {} {} --store global:kv,local:{local}", beam.name(), in_etcd(&etcd));
-    let behind = clock.node(&cluster.epmd, "a", &args("a"));
-    let right = KvNode::start(&cluster.epmd, "b", &args("b"));
-    for node in [&behind, &right] {
-        node.wait_for_log(&["the store is loaded from etcd"]);
-        beam.ping(node.name());
-    }
-    beam.run(&format!(
-        "ask = fn node, request -> GenServer.call({{node, %{{a: :\"{}\", b: :\"{}\"}}[node]}}, request, 20_000) end",
-        behind.name(),
-        right.name()
-    ));
-    // A deadline of an hour ago, for all nodes whose clocks are right.
-    beam.check("ask.(:a, {:put, :early, 1, ttl: 600_000})", ":ok");
-    beam.check("{:ok, left} = ask.(:a, {:ttl, :early}); left in 500_000..600_000", "true");
-    beam.check_soon("ask.(:b, {:fetch, :early})", ":error");
-    // Somebody sets the clock that is behind, and the node goes by it.
-    clock.set("+0");
-    beam.check("ask.(:a, {:fetch, :early})", ":error");
-    beam.check("ask.(:a, {:put, :long, 1, ttl: 600_000})", ":ok");
-    for node in ["a", "b"] {
-        beam.check_soon(&format!("ask.(:{node}, {{:get, :long, consistency: :linearizable}})"), "1");
-        beam.check(
-            &format!("{{:ok, left}} = ask.(:{node}, {{:ttl, :long}}); left in 500_000..600_000"),
-            "true",
-        );
-    }
-    // It is set back: no time comes again that was there.
-    beam.check("ask.(:a, {:put, :short, 1, ttl: 100})", ":ok");
-    beam.check_soon("ask.(:a, {:fetch, :short})", ":error");
-    clock.set("-3600");
-    beam.check("for(_ <- 1..100, do: ask.(:a, {:fetch, :short})) |> Enum.uniq()", "[:error]");
-    beam.check("{:ok, left} = ask.(:a, {:ttl, :long}); left in 500_000..600_000", "true");
-    beam.check("ask.(:a, {:put, :slow, 1, ttl: 300})", ":ok");
-    beam.check_soon("ask.(:a, {:fetch, :slow})", ":error");
-}
-
 #[test]
 fn a_machines_clock_that_is_set_by_an_hour_neither_ends_a_key_nor_keeps_it() {
-    let Some(clock) = Clock::off("+0") else { return };
+    neither_ends_nor_is_kept("");
+}
+
+#[test]
+fn nor_does_it_in_etcd() {
+    let etcd = EtcdCluster::start_in_memory(1);
+    neither_ends_nor_is_kept(&in_etcd(&etcd));
+}
+
+fn neither_ends_nor_is_kept(args: &str) {
+    let Some(library) = libfaketime() else { return };
     let cluster = Cluster::new(&Otp::newest());
     let beam = &cluster.beam;
-    let _kv = clock.node(&cluster.epmd, "kv", &format!("--connect {}", beam.name()));
+    let dir = tempfile::tempdir().expect("a folder");
+    let clock = dir.path().join("clock");
+    fs::write(&clock, "+0").expect("it is ours");
+    let args = format!("--connect {} {args}", beam.name());
+    let _kv = KvNode::start_with(&cluster.epmd, "kv", &args, |command| {
+        command.env("LD_PRELOAD", library).env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
+        command.env("FAKETIME_TIMESTAMP_FILE", &clock).env("FAKETIME_NO_CACHE", "1");
+    });
     beam.wait_for_global("kv");
     beam.run(ASK);
     beam.check("ask.(:kv, {:put, :long, 1, ttl: 600_000})", ":ok");
     for set in ["+3600", "-3600"] {
-        clock.set(set);
+        fs::write(&clock, set).expect("it is ours");
         beam.check("ask.(:kv, {:put, :short, 1, ttl: 300})", ":ok");
         let left = remaining(beam, ":long");
         assert!((500_000..=600_000).contains(&left), "{set}: {left}");

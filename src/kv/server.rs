@@ -123,7 +123,7 @@ impl<S: Store> KeyValueServer<S> {
             store,
             confirmations: Arc::new(Confirmations::new(Arc::clone(&dispatch))),
             dispatch,
-            clock: Arc::new(if S::IS_SHARED { Clock::of_machine(&follow) } else { Clock::new(&follow) }),
+            clock: Arc::new(Clock::new(&follow)),
             expiry: Expiry::default(),
             pages: Pages::default(),
             follow,

@@ -60,11 +60,7 @@ fn a_good_etcd_is_shown_with_its_members_its_speed_its_size_its_history_and_the_
     assert_eq!(lines(&text, "note", "auth"), ["authentication is off"]);
     let sizes = lines(&text, "ok", "size");
     assert_eq!(sizes.iter().filter(|line| line.contains(" of 2.0 GiB (0%), ")).count(), 3, "{text}");
-    let clocks = lines(&text, "ok", "clock");
-    assert_eq!(clocks.len(), 3, "{text}");
-    for (at, line) in clocks.iter().enumerate() {
-        assert_eq!(*line, format!("that of {} agrees with ours, to a second", cluster.endpoint(at)));
-    }
+    assert!(lines(&text, "ok", "clock")[0].contains(&cluster.endpoint(cluster.leader())), "{text}");
     assert_eq!(lines(&text, "ok", "store"), [format!("global:kv: its names are held by {}", node.name())]);
     for check in ["write", "read"] {
         let any = ["ok", "note", "FAIL"].map(|mark| lines(&text, mark, check)).concat();

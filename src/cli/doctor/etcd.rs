@@ -2,7 +2,6 @@
 
 mod judge;
 
-use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
 
 use judge::{Auth, Clock, Compactor, History, Member, Size, Verdict};
@@ -79,6 +78,14 @@ impl Asked<'_> {
     /// Those that have said how they are, each with its place among the endpoints.
     fn answered(&self) -> impl Iterator<Item = (usize, &StatusResponse)> {
         self.statuses.iter().enumerate().filter_map(|(at, status)| Some((at, status.as_ref().ok()?)))
+    }
+
+    /// The place of the leader; where it is not among the endpoints that of a member that answers.
+    fn leader(&self) -> Option<usize> {
+        let leads =
+            |status: &StatusResponse| status.header.is_some_and(|header| header.member_id == status.leader);
+        let leader = self.answered().find(|(_, status)| leads(status));
+        leader.or_else(|| self.answered().next()).map(|(at, _)| at)
     }
 
     /// Each member; it ends here where none can be asked for anything.
@@ -279,12 +286,12 @@ impl Asked<'_> {
     }
 
     /// The page `/metrics` of each member that answers.
-    async fn pages(&self) -> Vec<Page> {
+    async fn pages(&self) -> Vec<(usize, Result<(MemberPage, i64), Error>)> {
         let mut pages = Vec::new();
         for (at, _) in self.answered() {
             let before = now_ms();
             let page = self.etcd.page_of(at, "/metrics").await;
-            pages.push((at, page.map(|page| (page, before..=now_ms()))));
+            pages.push((at, page.map(|page| (page, before))));
         }
         pages
     }
@@ -403,17 +410,17 @@ impl Asked<'_> {
     }
 
     fn clock(&self, report: &mut Report, pages: &[Page]) {
-        // Of each of them: kvnodes run on the same machines, perhaps.
-        for (at, page) in pages {
-            let clock = match page {
-                Ok((MemberPage { date: Some(date), .. }, asked)) => {
-                    Clock::Said { secs: *date, before_ms: *asked.start(), after_ms: *asked.end() }
-                }
-                Ok(_) => Clock::NotSaid("its page has no date".to_owned()),
-                Err(error) => Clock::NotSaid(error.to_string()),
-            };
-            report.say("clock", judge::clock(self.endpoint(*at), &clock));
-        }
+        let leader = self.leader();
+        let page = pages.iter().find(|(at, _)| Some(*at) == leader);
+        let Some((at, page)) = page else { return };
+        let clock = match page {
+            Ok((MemberPage { date: Some(date), .. }, before)) => {
+                Clock::Said { secs: *date, before_ms: *before, after_ms: now_ms() }
+            }
+            Ok(_) => Clock::NotSaid("its page has no date".to_owned()),
+            Err(error) => Clock::NotSaid(error.to_string()),
+        };
+        report.say("clock", judge::clock(self.endpoint(*at), &clock));
     }
 
     fn tls(&self, report: &mut Report, pages: &[Page]) {
@@ -442,8 +449,8 @@ impl Asked<'_> {
     }
 }
 
-/// A member's page, and when it was asked for and came.
-type Page = (usize, Result<(MemberPage, RangeInclusive<i64>), Error>);
+/// A member's page, and when it was asked for.
+type Page = (usize, Result<(MemberPage, i64), Error>);
 
 struct Store {
     id: String,

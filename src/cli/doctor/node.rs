@@ -460,8 +460,7 @@ async fn clocks(report: &mut Report, session: &Session) -> Result<(), Failed> {
         return Err(report.bad(
             "clock",
             format!("its clock is {:.1} s off ours", off as f64 / 1000.0),
-            "set both clocks by NTP: keys that end do so by the clock of the kvnode that is asked, where the store is in etcd; else nothing of the protocol \
-             depends on it, but logs are hard to compare",
+            "set both clocks by NTP; nothing of the protocol depends on it, but logs are hard to compare",
         ));
     }
     report.good("clock", "its clock agrees with ours");

@@ -422,7 +422,7 @@ pub(super) fn clock(endpoint: &str, clock: &Clock) -> Verdict {
     if off > CLOCKS_MAX_MS {
         return bad(
             format!("the clock of {endpoint} is {:.1} s off ours", off as f64 / 1000.0),
-            "set the clocks of all machines by NTP: keys with a deadline end by the clock of the kvnode that is asked",
+            "set both clocks by NTP: keys with a deadline end by the clock of the kvnode that is asked",
         );
     }
     Good(format!("that of {endpoint} agrees with ours, to a second"))

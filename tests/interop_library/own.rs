@@ -315,8 +315,9 @@ fn what_cannot_be_told_comes_back() {
     held.gate.try_send(()).expect("the server waits there");
     let mut heard = Vec::new();
     wait_until("the three are heard", || {
-        let more: Vec<String> = block_on(node.call(&held.to(), &atom("heard"), PATIENCE)).expect("an answer");
-        heard.extend(more);
+        // There is no room for the call until the server has taken one of them.
+        let more = block_on(node.call::<Vec<String>>(&held.to(), &atom("heard"), PATIENCE));
+        heard.extend(more.unwrap_or_default());
         heard.len() == 3
     });
     assert_eq!(heard, ["told 1", "told 2", "told 3"]);

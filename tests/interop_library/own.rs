@@ -316,7 +316,7 @@ fn what_cannot_be_told_comes_back() {
     let mut heard = Vec::new();
     wait_until("the three are heard", || {
         // There is no room for the call until the server has taken one of them.
-        let more = block_on(node.call::<Vec<String>>(&held.to(), &atom("heard"), PATIENCE));
+        let more = block_on(node.call::<Vec<String>, _>(&held.to(), &atom("heard"), PATIENCE));
         heard.extend(more.unwrap_or_default());
         heard.len() == 3
     });

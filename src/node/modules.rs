@@ -223,7 +223,7 @@ fn term_or_why(value: &(impl Serialize + ?Sized)) -> OwnedTerm {
     })
 }
 
-/// A value, encoded; one that is no term is an error of the function.
+/// A value, encoded. A value that cannot be a term is an error of the function.
 fn written(outcome: Result<impl Serialize, Raise>) -> Result<Vec<u8>, Raise> {
     let value = outcome?;
     to_term(&value).map_err(|_| Raise::error(&value))
@@ -297,7 +297,7 @@ pub trait Arguments: Sized + Send + sealed::Sealed + 'static {
     /// How many there are.
     const COUNT: usize;
 
-    /// Reads them; of one that is not what its type asks for its place, counted from 1.
+    /// Reads the arguments. The error names the place, counted from 1, of an argument that is not what its type asks for.
     #[doc(hidden)]
     fn read(terms: &[TermView<'_>]) -> Result<Self, (usize, ConvertError)>;
 }

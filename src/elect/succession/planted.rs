@@ -25,7 +25,7 @@ pub(crate) enum Rule {
     Compared,
     /// A copy of a primary that an election does not know counts for nothing.
     KnownCopies,
-    /// A copy of a primary that has ended in good order is enough alone where it has come to that one's last write.
+    /// A copy of a primary that has ended in good order is enough alone where the copy has come to that primary's last write.
     EndIsReached,
 }
 

@@ -139,7 +139,7 @@ pub mod millis {
     /// For serde's `with` and `deserialize_with`.
     ///
     /// # Errors
-    /// Where there is no integer, or one that is negative or more than a `Duration` can be: the sender's fault.
+    /// Where the term is no integer, or an integer that is negative or more than a `Duration` can be: the sender's fault.
     pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
         deserializer.deserialize_u64(Millis { wanted: "milliseconds", named: |_| None })
     }

@@ -286,7 +286,7 @@ fn a_slave_begins_to_count_while_another_that_is_gone_is_needed_still() {
     assert_eq!(more.base.members, names(&["a@h", "b@h", "c@h", "d@h"]));
     tally.recorded(&more);
     assert_eq!(tally.counting(&more), Some(names(&["b@h", "c@h", "d@h"])));
-    // It has everything, so the one that is gone is needed no more.
+    // The copy has everything, so the primary that is gone is needed no more.
     let less = tally.wanted(&more, start() + 12 * SECOND).expect("one is dropped");
     assert_eq!(less.base.members, names(&["b@h", "c@h", "d@h"]));
 }

@@ -432,7 +432,7 @@ fn stores_in_memory_that_have_all_ended_begin_anew() {
 }
 
 #[test]
-fn without_etcd_nothing_is_written_and_all_is_read_and_a_primary_is_there_when_it_is_back() {
+fn without_etcd_nothing_is_written_and_all_is_read_and_the_primary_goes_on_when_it_is_back() {
     let mut etcd = EtcdCluster::start(1);
     let scene = Scene::start(&Otp::newest(), &etcd, Kept::Memory);
     scene.beam.check("GenServer.call({:global, :kv}, {:put, 1, 2})", ":ok");
@@ -461,7 +461,7 @@ fn without_etcd_nothing_is_written_and_all_is_read_and_a_primary_is_there_when_i
     scene.node(forced).wait_for_log_after(mark, &["the caller has ended"]);
     etcd.run(0);
     scene.beam.wait_for_global("kv");
-    // All have what was confirmed: whichever asks etcd first leads.
+    assert_eq!(primary(&scene.beam), before);
     scene.beam.check_soon("GenServer.call({:global, :kv}, {:get, 1})", "2");
     scene.beam.check_soon("GenServer.call({:global, :kv}, {:put, 1, 4})", ":ok");
     scene.beam.check("GenServer.call({:global, :kv}, {:get, 1, consistency: :linearizable})", "4");

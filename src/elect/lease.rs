@@ -14,8 +14,8 @@ pub(super) enum Lease {
     None { ask_at: Option<Instant> },
     /// One is asked for.
     Asked { question: u64 },
-    /// There is one, held until then if nothing more is heard.
-    Held { id: i64, until: Instant },
+    /// There is one since then, held until then if nothing more is heard.
+    Held { id: i64, since: Instant, until: Instant },
 }
 
 impl Lease {
@@ -23,7 +23,7 @@ impl Lease {
     pub(super) fn granted(&mut self, asked: u64, lease: Option<(i64, Instant)>, now: Instant) {
         if *self == (Self::Asked { question: asked }) {
             *self = match lease {
-                Some((id, until)) => Self::Held { id, until },
+                Some((id, until)) => Self::Held { id, since: now, until },
                 None => Self::None { ask_at: Some(now + PAUSE) },
             };
         }
@@ -31,9 +31,9 @@ impl Lease {
 
     /// It is held until then; `None`: it is lost.
     pub(super) fn told(&mut self, until: Option<Instant>, now: Instant) {
-        if let Self::Held { id, .. } = *self {
+        if let Self::Held { id, since, .. } = *self {
             *self = match until {
-                Some(until) => Self::Held { id, until },
+                Some(until) => Self::Held { id, since, until },
                 None => Self::None { ask_at: Some(now) },
             };
         }
@@ -52,9 +52,14 @@ impl Lease {
     /// Its number, if it lasts.
     pub(super) fn lasting(&self, now: Instant) -> Option<i64> {
         match *self {
-            Self::Held { id, until } if until > now + MARGIN => Some(id),
+            Self::Held { id, until, .. } if until > now + MARGIN => Some(id),
             _ => None,
         }
+    }
+
+    /// Since when it is held.
+    pub(super) fn since(&self) -> Option<Instant> {
+        if let Self::Held { since, .. } = *self { Some(since) } else { None }
     }
 
     /// When it changes by time alone.

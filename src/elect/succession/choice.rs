@@ -20,6 +20,8 @@ pub(super) struct Count {
     pub(super) is_complete: bool,
     /// Reports of members have all come: nothing more is to be expected of them.
     pub(super) are_all_here: bool,
+    /// The primary that is gone has reported, or ended in good order.
+    pub(super) is_former_known: bool,
     /// All nodes that may have data have reported that they have none: it begins anew with this one.
     pub(super) anew: Option<Arc<str>>,
     /// The most advanced of all, whether its data counts or not; one without data where none has any.
@@ -125,6 +127,7 @@ pub(super) fn count(record: &Record, known: &Known) -> Count {
         best: best.map(|(_, node)| Arc::clone(node)),
         is_complete,
         are_all_here: base.members.iter().all(|node| reported(node).is_some()),
+        is_former_known: reported(&record.node).is_some() || base.end.is_some(),
         anew: is_anew.then(|| all.first().map(|(node, _)| Arc::clone(node))).flatten(),
         lossy: lossy.map(|(node, _)| Arc::clone(node)),
         missing,

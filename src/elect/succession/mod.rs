@@ -93,7 +93,7 @@ use keys::Report;
 pub use keys::{Holds, Key};
 use known::Known;
 use planted::{Rule, planted};
-use take::{FOUND_AFTER, LOSSY_AFTER, SAY_AFTER, SETTLE, SETTLE_UNCONFIRMED};
+use take::{FOUND_AFTER, LOSSY_AFTER, NEW_LEASE, SAY_AFTER, SETTLE, SETTLE_FORMER, SETTLE_UNCONFIRMED};
 use tally::Tally;
 
 use super::contact::Contact;
@@ -127,6 +127,8 @@ struct Round {
     /// The fence of the primary that is gone; 0: there was none.
     after: u64,
     began: Instant,
+    /// This node was without etcd just before, and so may the primary have been that is gone.
+    is_after_outage: bool,
     /// The store is being sealed.
     question: u64,
     /// It is sealed, and holds this; with the term that it knows.
@@ -271,8 +273,8 @@ impl Succession {
         let round = self.round.iter().flat_map(|round| {
             let is_recorded = round.after > 0;
             let found = (!is_recorded).then_some(FOUND_AFTER);
-            let waits =
-                [SETTLE, SETTLE_UNCONFIRMED, LOSSY_AFTER, SAY_AFTER].map(|wait| is_recorded.then_some(wait));
+            let waits = [SETTLE, SETTLE_FORMER, SETTLE_UNCONFIRMED, LOSSY_AFTER, SAY_AFTER]
+                .map(|wait| is_recorded.then_some(wait));
             waits.into_iter().chain([found]).flatten().map(|wait| round.began + wait)
         });
         let leaving = if let Phase::Leaving { until, .. } = self.phase { Some(until) } else { None };
@@ -484,7 +486,10 @@ impl Succession {
         self.round = None;
         if is_choosing {
             let question = self.next_question();
-            self.round = Some(Round { after, began: now, question, sealed: None, is_said: false });
+            let is_after_outage =
+                self.lease.since().is_none_or(|since| now.duration_since(since) < NEW_LEASE);
+            self.round =
+                Some(Round { after, began: now, is_after_outage, question, sealed: None, is_said: false });
             self.floor = self.floor.max(after.saturating_add(1));
             self.outputs.push_back(Output::Seal { question, floor: self.floor });
             if after > 0 {

@@ -14,6 +14,10 @@ use crate::elect::keys::FORMER_MAX;
 pub(super) const SETTLE: Duration = Duration::from_millis(300);
 /// The same where nothing is confirmed, so that none are needed.
 pub(super) const SETTLE_UNCONFIRMED: Duration = Duration::from_secs(1);
+/// The same for the primary that is gone, where this node was without etcd too: all may be back, and that one need not change.
+pub(super) const SETTLE_FORMER: Duration = Duration::from_secs(1);
+/// A lease that is held for less was granted when etcd came back, or this process began.
+pub(super) const NEW_LEASE: Duration = Duration::from_secs(2);
 /// A round that may lose something waits so long for enough reports.
 pub(super) const LOSSY_AFTER: Duration = Duration::from_secs(5);
 /// People are told of what a round waits for after this.
@@ -108,8 +112,16 @@ impl Succession {
         // The report of an earlier process of this node may be there still.
         let has_reported = self.own_report().is_some_and(|own| own.sealed == Some((record.fence, holds)));
         let is_me = |node: &Option<Arc<str>>| has_reported && node.as_ref() == Some(&self.config.me.node);
-        let settle = if record.base.confirm == 0 { SETTLE_UNCONFIRMED } else { SETTLE };
-        let is_settled = waited >= settle || record.base.confirm > 0 && count.are_all_here;
+        let awaits_former =
+            self.round.as_ref().is_some_and(|round| round.is_after_outage) && !count.is_former_known;
+        let settle = if record.base.confirm == 0 {
+            SETTLE_UNCONFIRMED
+        } else if awaits_former {
+            SETTLE_FORMER
+        } else {
+            SETTLE
+        };
+        let is_settled = waited >= settle || record.base.confirm > 0 && count.are_all_here && !awaits_former;
         let needed = if record.base.confirm == 0 { 1 } else { count.needed };
         if count.best.is_some() && (count.is_complete || count.counted >= needed || record.base.confirm == 0)
         {

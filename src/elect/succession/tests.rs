@@ -230,6 +230,36 @@ fn a_slave_is_sealed_before_it_reports_and_takes_the_key_where_enough_have() {
 }
 
 #[test]
+fn behind_an_outage_of_etcd_the_former_primary_is_waited_for_a_second() {
+    let all = [("b@h", Some((5, copy(5, 8)))), ("c@h", Some((5, copy(5, 8))))];
+    let mut entries = all.map(|(node, sealed)| report(node, sealed, 4)).to_vec();
+    entries.push(entry(Key::Record, record().write(), 5, 0));
+    let begin = |former: Option<(u64, Holds)>| {
+        let mut one = One::new(config(2), entries.clone());
+        one.reported();
+        one.seal(copy(5, 9));
+        let reported = one.transaction().expect("it reports");
+        one.done(&reported, 22);
+        if former.is_some() {
+            one.hand(Input::Changed(vec![Change::Put(report("p@h", former, 23))]));
+        }
+        one
+    };
+    let mut one = begin(None);
+    one.pass(SECOND / 2);
+    assert_eq!(one.transaction(), None, "the former primary may be back too");
+    one.pass(SECOND / 2);
+    assert!(one.transaction().is_some(), "it is not back");
+    let mut one = begin(Some((5, Holds::Own { fence: 5 })));
+    one.pass(10 * SECOND);
+    assert_eq!(one.transaction(), None, "the former primary is back, and takes the key");
+    assert!(
+        begin(Some((5, Holds::Nothing))).transaction().is_some(),
+        "the former primary is back without data"
+    );
+}
+
+#[test]
 fn a_primary_that_sees_a_higher_fence_or_cannot_be_promoted_leaves_the_key() {
     let mut own = record();
     own.node = name("a@h");

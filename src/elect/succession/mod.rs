@@ -144,6 +144,8 @@ pub struct Succession {
     phase: Phase,
     since: Instant,
     lease: Lease,
+    /// The first lease of all; another one was granted when etcd had been away, or this node.
+    first_lease: Option<i64>,
     /// `None`: nothing was told of the keys yet.
     known: Option<Known>,
     contact: Option<Contact>,
@@ -183,6 +185,7 @@ impl Succession {
             phase: Phase::Apart,
             since: now,
             lease: Lease::None { ask_at: Some(now) },
+            first_lease: None,
             known: None,
             contact: None,
             floor: 0,
@@ -385,6 +388,7 @@ impl Succession {
             self.lease = Lease::Asked { question };
             self.outputs.push_back(Output::Lease { question });
         }
+        self.first_lease = self.first_lease.or_else(|| self.lease.lasting(now));
         self.not_before.take_if(|at| *at <= now);
         self.unfit_until.take_if(|at| *at <= now);
         self.keep_contact(now);
@@ -486,8 +490,10 @@ impl Succession {
         self.round = None;
         if is_choosing {
             let question = self.next_question();
+            let is_new = |since| now.duration_since(since) < NEW_LEASE;
             let is_after_outage =
-                self.lease.since().is_none_or(|since| now.duration_since(since) < NEW_LEASE);
+                self.first_lease.is_some_and(|first| self.lease.lasting(now) != Some(first))
+                    && self.lease.since().is_none_or(is_new);
             self.round =
                 Some(Round { after, began: now, is_after_outage, question, sealed: None, is_said: false });
             self.floor = self.floor.max(after.saturating_add(1));

@@ -234,8 +234,19 @@ fn behind_an_outage_of_etcd_the_former_primary_is_waited_for_a_second() {
     let all = [("b@h", Some((5, copy(5, 8)))), ("c@h", Some((5, copy(5, 8))))];
     let mut entries = all.map(|(node, sealed)| report(node, sealed, 4)).to_vec();
     entries.push(entry(Key::Record, record().write(), 5, 0));
-    let begin = |former: Option<(u64, Holds)>| {
-        let mut one = One::new(config(2), entries.clone());
+    let begin = |is_outage, former: Option<(u64, Holds)>| {
+        let mut one = One::new(config(2), Vec::new());
+        one.outputs();
+        if is_outage {
+            one.hand(Input::LeaseUntil(None));
+            let asked = one.outputs().into_iter().find_map(|output| match output {
+                Output::Lease { question } => Some(question),
+                _ => None,
+            });
+            let lease = Some((LEASE + 2, one.1 + 60 * SECOND));
+            one.hand(Input::Granted { question: asked.expect("another lease"), lease });
+        }
+        one.hand(Input::Keys { revision: 9, entries: entries.clone() });
         one.reported();
         one.seal(copy(5, 9));
         let reported = one.transaction().expect("it reports");
@@ -245,16 +256,17 @@ fn behind_an_outage_of_etcd_the_former_primary_is_waited_for_a_second() {
         }
         one
     };
-    let mut one = begin(None);
+    assert!(begin(false, None).transaction().is_some(), "this node had its lease all the time");
+    let mut one = begin(true, None);
     one.pass(SECOND / 2);
     assert_eq!(one.transaction(), None, "the former primary may be back too");
     one.pass(SECOND / 2);
     assert!(one.transaction().is_some(), "it is not back");
-    let mut one = begin(Some((5, Holds::Own { fence: 5 })));
+    let mut one = begin(true, Some((5, Holds::Own { fence: 5 })));
     one.pass(10 * SECOND);
     assert_eq!(one.transaction(), None, "the former primary is back, and takes the key");
     assert!(
-        begin(Some((5, Holds::Nothing))).transaction().is_some(),
+        begin(true, Some((5, Holds::Nothing))).transaction().is_some(),
         "the former primary is back without data"
     );
 }

@@ -144,8 +144,8 @@ pub struct Succession {
     phase: Phase,
     since: Instant,
     lease: Lease,
-    /// The first lease of all; another one was granted when etcd had been away, or this node.
-    first_lease: Option<i64>,
+    /// The fence that stood in etcd when it lost its last lease.
+    lost_at: Option<u64>,
     /// `None`: nothing was told of the keys yet.
     known: Option<Known>,
     contact: Option<Contact>,
@@ -185,7 +185,7 @@ impl Succession {
             phase: Phase::Apart,
             since: now,
             lease: Lease::None { ask_at: Some(now) },
-            first_lease: None,
+            lost_at: None,
             known: None,
             contact: None,
             floor: 0,
@@ -387,8 +387,8 @@ impl Succession {
             let question = self.next_question();
             self.lease = Lease::Asked { question };
             self.outputs.push_back(Output::Lease { question });
+            self.lost_at = self.known.as_ref().map(Known::fence);
         }
-        self.first_lease = self.first_lease.or_else(|| self.lease.lasting(now));
         self.not_before.take_if(|at| *at <= now);
         self.unfit_until.take_if(|at| *at <= now);
         self.keep_contact(now);
@@ -491,9 +491,7 @@ impl Succession {
         if is_choosing {
             let question = self.next_question();
             let is_new = |since| now.duration_since(since) < NEW_LEASE;
-            let is_after_outage =
-                self.first_lease.is_some_and(|first| self.lease.lasting(now) != Some(first))
-                    && self.lease.since().is_none_or(is_new);
+            let is_after_outage = self.lost_at == Some(after) && self.lease.since().is_none_or(is_new);
             self.round =
                 Some(Round { after, began: now, is_after_outage, question, sealed: None, is_said: false });
             self.floor = self.floor.max(after.saturating_add(1));

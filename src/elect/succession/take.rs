@@ -16,7 +16,7 @@ pub(super) const SETTLE: Duration = Duration::from_millis(300);
 pub(super) const SETTLE_UNCONFIRMED: Duration = Duration::from_secs(1);
 /// The same for the primary that is gone, where this node was without etcd too: all may be back, and that one need not change.
 pub(super) const SETTLE_FORMER: Duration = Duration::from_secs(1);
-/// A lease that is held for less, and is not the first one, was granted when etcd came back.
+/// A lease that is held for less was granted when etcd came back, where this node had one before.
 pub(super) const NEW_LEASE: Duration = Duration::from_secs(2);
 /// A round that may lose something waits so long for enough reports.
 pub(super) const LOSSY_AFTER: Duration = Duration::from_secs(5);

@@ -235,7 +235,9 @@ fn behind_an_outage_of_etcd_the_former_primary_is_waited_for_a_second() {
     let mut entries = all.map(|(node, sealed)| report(node, sealed, 4)).to_vec();
     entries.push(entry(Key::Record, record().write(), 5, 0));
     let begin = |is_outage, former: Option<(u64, Holds)>| {
-        let mut one = One::new(config(2), Vec::new());
+        let mut led = entries.clone();
+        led.push(entry(Key::Leader, write_leader(&pid("p@h", 1), 5), 6, LEASE + 1));
+        let mut one = One::new(config(2), led);
         one.outputs();
         if is_outage {
             one.hand(Input::LeaseUntil(None));
@@ -245,8 +247,9 @@ fn behind_an_outage_of_etcd_the_former_primary_is_waited_for_a_second() {
             });
             let lease = Some((LEASE + 2, one.1 + 60 * SECOND));
             one.hand(Input::Granted { question: asked.expect("another lease"), lease });
+            one.outputs();
         }
-        one.hand(Input::Keys { revision: 9, entries: entries.clone() });
+        one.hand(Input::Changed(vec![Change::Gone { key: Key::Leader, revision: 20 }]));
         one.reported();
         one.seal(copy(5, 9));
         let reported = one.transaction().expect("it reports");

@@ -133,6 +133,24 @@ fn elixir_servers_are_asked_as_kvnode_is() {
 }
 
 #[test]
+fn asking_a_beam_again_and_again_leaves_no_more_atoms_there() {
+    on_every_otp(|otp| {
+        let epmd = Epmd::start();
+        let person = Person::new(&epmd);
+        let beam = BeamNode::start(otp, &epmd, "beam");
+        beam.run("{:ok, _} = KeyValueStore.start_link(); :ok");
+        let get = || assert_eq!(person.gets(&["get", ":a", "--node", beam.name()]), "nil\n");
+        (0..3).for_each(|_| get());
+        beam.run("atoms = fn -> :erlang.system_info(:atom_count) end; atoms.()");
+        beam.run("before = atoms.()");
+        (0..20).for_each(|_| get());
+        // A command takes the first name that no other has: where other tests run beside this one, it is one of few.
+        let more: u32 = beam.run("atoms.() - before").parse().expect("a number");
+        assert!(more < 16, "{more} atoms more");
+    });
+}
+
+#[test]
 fn files_and_pipes_carry_large_values() {
     let epmd = Epmd::start();
     let person = Person::new(&epmd);

@@ -1,8 +1,8 @@
 //! What the commands that ask another node have in common: which node, the cookie, how long to wait, how to answer.
 //!
 //! They ask by a node of their own that only connects to others ([`NodeBuilder::outgoing_only`](crate::NodeBuilder)): it
-//! has a name that nobody else has and is not registered with epmd: what asking leaves behind is two lines in the log of the node
-//! that is asked.
+//! has a name of a small set ([`own_name`]) and is not registered with epmd: what asking leaves behind is two lines in the log of
+//! the node that is asked.
 
 use std::cell::Cell;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use super::answer::Form;
 use super::find::{Find, FindArgs, wrong_node};
 use super::node::FRAME_BYTES_MOST;
 use super::tls::TlsArgs;
-use super::{CliError, progress, server_name};
+use super::{CliError, own_name, progress, server_name};
 use crate::config::{EpmdConfig, Limits, ServerName, TlsConfig};
 use crate::distribution::node_at::split_port;
 use crate::distribution::node_name::{NameKind, NodeName, split_typed};
@@ -331,8 +331,8 @@ pub(super) async fn start(
         false => host.name(NameKind::Long).or_else(|_| Ok(target.host().to_owned())),
     };
     let host = host.map_err(|error| CliError::cannot_run(StartError::Host(error)))?;
-    let number = getrandom::u64().map_err(CliError::cannot_run)?;
-    let name = format!("kvnode-{number:016x}@{host}");
+    let name = own_name::take().map_err(CliError::cannot_run)?;
+    let name = format!("{name}@{host}");
     // What was asked for is taken, however large it is: nobody else sends anything here.
     let limits = Limits { frame_bytes_max: FRAME_BYTES_MOST, ..Limits::default() };
     let mut builder = Node::builder(&name).limits(limits).outgoing_only();

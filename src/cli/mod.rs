@@ -21,6 +21,7 @@ mod http_address;
 mod log;
 mod names;
 mod node;
+mod own_name;
 mod pages;
 mod progress;
 mod reads;

@@ -34,7 +34,6 @@ mod staged;
 mod writer;
 
 use std::fmt;
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -183,7 +182,7 @@ impl Disk {
     /// # Errors
     /// The system refuses to make it.
     pub fn allow_backups(&self, dir: &Path) -> Result<(), OpenError> {
-        let made = fs::create_dir_all(dir).and_then(|()| dir.canonicalize());
+        let made = dir::make(dir).and_then(|()| dir.canonicalize());
         let made = made.map_err(|error| OpenError::system(dir, &error))?;
         *self.backups.lock() = Some(made);
         Ok(())

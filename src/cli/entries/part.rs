@@ -2,6 +2,7 @@
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{ErrorKind, Seek, SeekFrom, Write};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use super::counted;
@@ -53,7 +54,8 @@ impl Part {
             Err(reason) => return Err(CliError::cannot_run(format!("{}: {reason}", beside.display()))),
         };
         let mut open = OpenOptions::new();
-        open.write(true);
+        // All values come to stand in it.
+        open.write(true).mode(0o600);
         // An export that was ended before it had said how far it goes leaves an empty file.
         let is_empty = path.symlink_metadata().is_ok_and(|meta| meta.is_file() && meta.len() == 0);
         let is_there = said.is_some() || is_empty;

@@ -12,9 +12,10 @@
 //! which overwrites nothing: one that has its name is whole.
 
 use std::fmt;
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::hash::{BuildHasher, RandomState};
 use std::io::{self, BufReader, BufWriter, Read, Write};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use xxhash_rust::xxh3::Xxh3;
@@ -320,7 +321,8 @@ fn create_beside(file: &Path) -> io::Result<(PathBuf, File)> {
     loop {
         let name = format!("kvnode-backup-{:016x}.new", RandomState::new().hash_one(file));
         let new = folder_of(file).join(name);
-        match File::create_new(&new) {
+        // All values stand in it.
+        match OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             made => return made.map(|made| (new, made)),
         }

@@ -7,8 +7,9 @@
 //! DIR/engine/   the engine's files, its journals (*.jnl) among them
 //! ```
 
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
 use std::io::{self, Read, Seek, Write};
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use super::error::OpenError;
@@ -22,6 +23,7 @@ const FIRST: u32 = 1;
 /// Where a restore works in the folder until it is done.
 pub(super) const RESTORING: &str = "restoring";
 const MARK: &str = "kvnode ";
+const ENGINE: &str = "engine";
 /// A folder that nobody else has.
 #[derive(Debug)]
 pub(super) struct Dir {
@@ -39,7 +41,7 @@ impl Dir {
             let path = path.to_path_buf();
             move |error: io::Error| OpenError::system(&path, &error)
         };
-        fs::create_dir_all(path).map_err(system(path))?;
+        make(path).map_err(system(path))?;
         let format = path.join("format");
         if !format.exists() {
             let mut names =
@@ -59,6 +61,8 @@ impl Dir {
             Err(TryLockError::Error(error)) => return Err(OpenError::system(&lock_path, &error)),
         }
         check_format(path, &format)?;
+        let engine = path.join(ENGINE);
+        make_private(&engine).map_err(system(&engine))?;
         // For people; the lock holds without it, also where the disk is full.
         let _ = lock
             .set_len(0)
@@ -85,7 +89,7 @@ impl Dir {
     }
 
     pub(super) fn engine(&self) -> PathBuf {
-        self.path.join("engine")
+        self.path.join(ENGINE)
     }
 
     /// How the ledger of a folder is opened that was taken to read.
@@ -107,6 +111,18 @@ impl Dir {
         file.sync_all()?;
         fs::remove_file(&path)
     }
+}
+
+/// Makes a folder, and those that it is in, where there is none: its owner's alone, as all values stand in it.
+pub(super) fn make(path: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
+/// The same, and takes the folder from others where it is there: whatever the folder around it allows, and the files' modes.
+fn make_private(path: &Path) -> io::Result<()> {
+    make(path)?;
+    let mode = fs::metadata(path)?.permissions().mode() & 0o777;
+    if mode & 0o077 == 0 { Ok(()) } else { fs::set_permissions(path, Permissions::from_mode(0o700)) }
 }
 
 fn in_use(dir: &Path, lock: Option<&mut File>) -> OpenError {

@@ -11,7 +11,7 @@ use std::sync::{Arc, mpsc};
 use parking_lot::Mutex;
 
 use super::backup::{self, BackupError, Part, Progress, StoreCount};
-use super::dir::RESTORING;
+use super::dir::{self, RESTORING};
 use super::{Disk, DiskStore, OpenError, SyncPolicy, ledger};
 use crate::store::revision::LEAP;
 use crate::store::{Notes, Store, StoreError};
@@ -49,7 +49,7 @@ fn prepare(dir: &Path) -> Result<bool, BackupError> {
     let system = |error: io::Error| BackupError::system(dir, &error);
     let entries = match fs::read_dir(dir) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            fs::create_dir_all(dir).map_err(system)?;
+            dir::make(dir).map_err(system)?;
             return Ok(true);
         }
         entries => entries.map_err(system)?,

@@ -1,5 +1,8 @@
 //! Folders as crashes, damage and older versions leave them: opened, mended or refused.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
+
 use super::*;
 
 /// A store with three entries, each a batch, and its journal.
@@ -9,6 +12,27 @@ fn three(dir: &Path) -> PathBuf {
         put(&store, key, &[7; 5_000]).unwrap();
     }
     dir.join("engine/0.jnl")
+}
+
+#[test]
+fn what_holds_values_is_its_owners_alone() {
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    let around = tempfile::tempdir().unwrap();
+    let dir = around.path().join("new/store");
+    drop(three(&dir));
+    assert_eq!([mode(&dir), mode(&dir.join("engine"))], [0o700; 2]);
+    // As kvnode made it once, and as others make the folder around it.
+    for path in [&dir, &dir.join("engine")] {
+        fs::set_permissions(path, Permissions::from_mode(0o755)).unwrap();
+    }
+    let backup = around.path().join("backup");
+    let restored = around.path().join("restored");
+    let disk = Disk::open(&dir, SyncPolicy::Always, u64::MAX).unwrap();
+    assert_eq!([mode(&dir), mode(&dir.join("engine"))], [0o755, 0o700]);
+    drop(disk);
+    ReadOnlyDisk::open(&dir).unwrap().backup(&backup, &mut |_, _| true).unwrap();
+    Disk::restore(&backup, &restored, &mut |_, _| true).unwrap();
+    assert_eq!([mode(&backup), mode(&restored), mode(&restored.join("engine"))], [0o600, 0o700, 0o700]);
 }
 
 /// The length of the whole batches of the journal.

@@ -95,6 +95,19 @@ fn sigterm_tells_monitors_and_links_drops_the_names_and_exits_0() {
 }
 
 #[test]
+fn a_hangup_is_answered_with_a_line_where_nothing_is_read_again_and_the_node_goes_on() {
+    let epmd = Epmd::start();
+    let beam = BeamNode::start(&Otp::newest(), &epmd, "beam");
+    let kv = KvNode::start(&epmd, "kv", &format!("--connect {}", beam.name()));
+    beam.wait_for_global("kv");
+    kv.signal(Signal::HUP);
+    kv.wait_for_log(&["WARN", "SIGHUP", "no TLS", "SIGTERM"]);
+    beam.check("GenServer.call({:global, :kv}, {:put, 1, 2})", ":ok");
+    kv.signal(Signal::TERM);
+    assert_eq!(kv.wait().status.code(), Some(0));
+}
+
+#[test]
 fn a_primary_survives_the_loss_of_its_slave() {
     on_every_otp(|otp| {
         let epmd = Epmd::start();

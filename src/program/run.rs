@@ -43,11 +43,8 @@ pub fn run(config: Config, announce: impl FnOnce(&Started)) -> Result<(), StartE
     let system = |error| StartError::Node(node::StartError::System(error));
     block_on(async {
         let mut signals = Signals::new([Signal::Term, Signal::Int]).map_err(system)?;
-        // Without TLS a hangup ends the program, as it ends others.
-        let mut reload = match &config.node.tls {
-            Some(_) => Some(Signals::new([Signal::Hup]).map_err(system)?),
-            None => None,
-        };
+        let mut hangups = Signals::new([Signal::Hup]).map_err(system)?;
+        let has_tls = config.node.tls.is_some();
         let http = config.http;
         let program = Program::start(config).await?;
         let node = program.node();
@@ -73,8 +70,13 @@ pub fn run(config: Config, announce: impl FnOnce(&Started)) -> Result<(), StartE
         announce(&started);
         service::ready(node, program.is_loaded());
         let reloading = async {
-            let Some(hangups) = &mut reload else { return std::future::pending().await };
             while hangups.next().await.is_some() {
+                if !has_tls {
+                    tracing::warn!(
+                        "SIGHUP: nothing is read again, as there is no TLS; SIGTERM ends the node"
+                    );
+                    continue;
+                }
                 service::reloading(|| match node.reload_tls() {
                     Ok(()) => tracing::info!("certificates, keys and CAs were read again"),
                     Err(error) => {

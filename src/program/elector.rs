@@ -154,6 +154,7 @@ impl<S: Store> Shell<S> {
     fn carry_all_out(&mut self) {
         // Before the names are given up, and behind their registration.
         let leads_until = self.machine.leads_until();
+        self.names.hold_until(leads_until);
         if leads_until.is_none() {
             self.server.lead_until(None);
         }
@@ -161,6 +162,7 @@ impl<S: Store> Shell<S> {
             self.carry_out(output);
         }
         let leads_until = self.machine.leads_until();
+        self.names.hold_until(leads_until);
         self.server.lead_until(leads_until);
         if leads_until.is_some() {
             self.forcing.clear();
@@ -281,6 +283,7 @@ impl<S: Store> Shell<S> {
 
     /// The store is promoted: it gets the names, and all others are its slaves.
     fn lead(&mut self, former: Vec<Life>, others: &[Pid]) {
+        self.names.hold_until(self.machine.leads_until());
         let former = former.into_iter().map(|Life { node, creation }| FormerHolder { node, creation });
         if let Err(error) = self.names.take(former) {
             tracing::error!(store = ?self.hands.process, %error, "the store's global names are not taken");

@@ -102,6 +102,7 @@ struct Shell {
 impl Shell {
     async fn run(mut self, coming: Receiver<Came>, told: Receiver<Input>) {
         loop {
+            self.names.hold_until(self.machine.holds_until());
             while let Some(output) = self.machine.poll_output() {
                 self.carry_out(output);
             }

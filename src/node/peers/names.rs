@@ -24,7 +24,7 @@ use crate::node::latch::{Latch, Opened};
 use crate::node::peers::erpc::ErpcError;
 use crate::node::peers::global_name::Registration;
 use crate::node::peers::{PeerHandle, whereis};
-use crate::node::server::held_names::FormerHolder;
+use crate::node::server::held_names::{FormerHolder, Tenure};
 use crate::node::{Node, now};
 use crate::process::GlobalRegistration;
 use crate::within::within;
@@ -81,6 +81,8 @@ struct Name {
     rivals: AHashMap<Arc<str>, Pid>,
     /// Nodes whose processes are replaced.
     former: Arc<[FormerHolder]>,
+    /// It is registered for so long only; `None`: as long as the process lives.
+    tenure: Option<Arc<Tenure>>,
 }
 
 impl Default for Name {
@@ -91,6 +93,7 @@ impl Default for Name {
             refused_at: Once::new(usize::MAX),
             rivals: AHashMap::new(),
             former: Arc::default(),
+            tenure: None,
         }
     }
 }
@@ -219,11 +222,18 @@ impl Names {
     }
 
     /// A process of ours has the name from now on, also where one of these has it.
-    pub(in crate::node) fn take(&self, name: &Arc<str>, former: &Arc<[FormerHolder]>) {
+    pub(in crate::node) fn take(&self, name: &Arc<str>, former: &Arc<[FormerHolder]>, tenure: &Arc<Tenure>) {
         self.given_up.lock().retain(|given_up| given_up.name != *name);
-        let taken = Name { former: Arc::clone(former), ..Name::default() };
+        let tenure = Some(Arc::clone(tenure));
+        let taken = Name { former: Arc::clone(former), tenure, ..Name::default() };
         self.known.lock().insert(Arc::clone(name), taken);
         self.tell();
+    }
+
+    /// Whether nodes may be told the name now.
+    fn may_register(&self, name: &str) -> bool {
+        let known = self.known.lock();
+        known.get(name).is_none_or(|known| known.tenure.as_ref().is_none_or(|tenure| tenure.lasts()))
     }
 
     /// Whether a process may be replaced as the holder of a name of ours.
@@ -421,8 +431,8 @@ async fn keep_one(
     });
     for _ in 0..2 {
         let holder = node.global_whereis(peer, &encoded, whereis::LIMIT).await?;
-        if node.is_stopping() {
-            // The process may have ended since: its name is then missing as it should be.
+        if node.is_stopping() || !has(node, name, ours) {
+            // The process may have ended since, or have given the name up: it is then missing as it should be.
             return Ok(None);
         }
         match holder {
@@ -432,11 +442,14 @@ async fn keep_one(
             }
             Some(former) if is_former(node, &former) || node.names.may_replace(name, &former) => {
                 // `global` may not have heard yet that it has ended; or its node is stopped or cut off.
-                if register(node, peer, "re_register_name", name, ours).await? {
-                    node.names.held(name, peer);
-                    return Ok(None);
+                match register(node, peer, "re_register_name", name, ours).await? {
+                    Told::Yes => {
+                        node.names.held(name, peer);
+                        return Ok(None);
+                    }
+                    Told::No => continue,
+                    Told::NotOurs => return Ok(None),
                 }
-                continue;
             }
             Some(rival) => {
                 node.names.taken(name, peer, &rival);
@@ -447,9 +460,13 @@ async fn keep_one(
             }
             None => node.names.free(name, peer),
         }
-        if register(node, peer, "register_name", name, ours).await? {
-            node.names.held(name, peer);
-            return Ok(None);
+        match register(node, peer, "register_name", name, ours).await? {
+            Told::Yes => {
+                node.names.held(name, peer);
+                return Ok(None);
+            }
+            Told::No => {}
+            Told::NotOurs => return Ok(None),
         }
     }
     node.names.refused(name, peer);
@@ -483,24 +500,48 @@ pub(in crate::node) fn with_global(node: &Node) -> Vec<Arc<PeerHandle>> {
     peers
 }
 
+/// Whether the process with this pid has the name still.
+fn has(node: &Node, name: &str, pid: &Pid) -> bool {
+    node.registry.by_global_name(name).is_some_and(|process| process.pid == *pid)
+}
+
+/// What a registration has come to.
+enum Told {
+    Yes,
+    /// `global` said no.
+    No,
+    /// The name was given up, or may not be registered now.
+    NotOurs,
+}
+
 /// Whether a pid is of a process of this node that has ended.
 fn is_former(node: &Node, pid: &Pid) -> bool {
     *pid.node == *node.registry.node && node.registry.by_owned_pid(pid).is_none()
 }
 
-/// Registers a name by one node, with a function of `global`; `false`: `global` said no.
+/// Registers a name by one node, with a function of `global`, where that may be.
 async fn register(
     node: &Node,
     peer: &PeerHandle,
     function: &str,
-    name: &str,
+    name: &Arc<str>,
     ours: &Pid,
-) -> Result<bool, ErpcError> {
+) -> Result<Told, ErpcError> {
     let arguments = |w: &mut TermWriter<'_>| {
         // With the default method a conflict would kill one of the two holders.
         w.atom(name).pid(ours).tuple(2).atom("global").atom("random_notify_name");
     };
+    if !node.names.may_register(name) {
+        return Ok(Told::NotOurs);
+    }
     let answer =
         node.erpc(peer, ("global", function), REGISTER_ARITY as usize, arguments, REGISTER_LIMIT).await?;
-    Ok(answer.view().is_atom("yes"))
+    let is_told = answer.view().is_atom("yes");
+    if is_told && !has(node, name, ours) {
+        // It was given up meanwhile, and is nobody's then: it is not left to a successor, whom it may have been taken from.
+        let arguments = |w: &mut TermWriter<'_>| _ = w.atom(name);
+        node.erpc(peer, ("global", "unregister_name"), 1, arguments, REGISTER_LIMIT).await?;
+        return Ok(Told::NotOurs);
+    }
+    Ok(if is_told { Told::Yes } else { Told::No })
 }

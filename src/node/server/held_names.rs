@@ -2,7 +2,9 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
 
 use crate::ServerName;
 use crate::etf::Pid;
@@ -26,12 +28,23 @@ impl FormerHolder {
     }
 }
 
+/// Until when a process may register its names.
+#[derive(Debug, Default)]
+pub(in crate::node) struct Tenure(Mutex<Option<Instant>>);
+
+impl Tenure {
+    pub(in crate::node) fn lasts(&self) -> bool {
+        self.0.lock().is_some_and(|until| now() < until)
+    }
+}
+
 /// Global names of a process, which it has from [`take`](Self::take) to [`give_up`](Self::give_up). See
 /// [`ProcessHandle::held_names`].
 pub struct HeldNames {
     node: Arc<Node>,
     /// Each with the pid of the process that it is registered with.
     names: Vec<(Arc<str>, Arc<Process>)>,
+    tenure: Arc<Tenure>,
 }
 
 impl ProcessHandle {
@@ -53,13 +66,19 @@ impl ProcessHandle {
             Ok((name.into(), process))
         };
         let names = names.into_iter().map(with_pid).collect::<Result<_, _>>()?;
-        Ok(HeldNames { node: Arc::clone(&self.node), names })
+        Ok(HeldNames { node: Arc::clone(&self.node), names, tenure: Arc::default() })
     }
 }
 
 impl HeldNames {
+    /// Until when the process is the one that is to have the names, by its own clock; `None`, as at first: it is not. No node is told the names
+    /// after that: a process that was stopped, and goes on, does not take them from its successor before it knows of that one.
+    pub fn hold_until(&self, until: Option<Instant>) {
+        *self.tenure.0.lock() = until;
+    }
+
     /// From now on the process has the names. They are registered at once at all nodes that know names, at each for itself: a node that
-    /// does not answer holds up no other. A process of a former holder is replaced; any other is left its name, as by
+    /// does not answer holds up no other, and for as long as [`hold_until`](Self::hold_until) says. A process of a former holder is replaced; any other is left its name, as by
     /// [`register_global`](ProcessHandle::register_global), and it is tried again.
     ///
     /// # Errors
@@ -73,7 +92,7 @@ impl HeldNames {
                 let not_named = |error| NotNamed { name: ServerName::global(name), error };
                 registry.claim_global(name, process).map_err(not_named)?;
             }
-            self.node.names.take(name, &former);
+            self.node.names.take(name, &former, &self.tenure);
         }
         self.node.names.check_now();
         Ok(())

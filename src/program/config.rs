@@ -9,7 +9,7 @@ use super::StartError;
 use crate::Node;
 use crate::config::{self, ServerName};
 use crate::kv::slaves::SLAVES_MAX;
-use crate::kv::{Consistency, SlaveWrites};
+use crate::kv::{Consistency, Replication, SlaveWrites};
 use crate::replica::SlaveName;
 use crate::store::SyncPolicy;
 
@@ -59,7 +59,7 @@ impl Config {
     pub const CONFIRM_MAX: u32 = SLAVES_MAX as u32;
 
     /// [`slave_buffer_bytes_max`](Self::slave_buffer_bytes_max) where nothing else is said: 64 MiB.
-    pub const SLAVE_BUFFER_BYTES_MAX: usize = 64 << 20;
+    pub const SLAVE_BUFFER_BYTES_MAX: usize = Replication::SLAVE_BUFFER_BYTES_MAX;
 
     /// A node without stores, whose settings are the defaults.
     pub const fn new(node: config::Config) -> Self {
@@ -295,4 +295,12 @@ pub struct StoreConfig {
     pub global: Vec<String>,
     /// Names on this node.
     pub local: Vec<String>,
+}
+
+impl StoreConfig {
+    /// Its names, the global ones first.
+    pub fn server_names(&self) -> Vec<ServerName> {
+        let global = self.global.iter().map(|name| ServerName::global(name));
+        global.chain(self.local.iter().map(|name| ServerName::local(name))).collect()
+    }
 }

@@ -320,7 +320,7 @@ impl VirtualNode {
         SlaveName::remote(STORE, &self.name)
     }
 
-    /// Starts it, as `program/stores.rs` starts a store.
+    /// Starts it, as `kv::serve` starts a store.
     pub fn start(&mut self, incarnation: u64, confirm_timeout: Duration, clock: &Arc<Mutex<Clock>>) {
         match self.drive.clone() {
             _ if self.is_beam => self.start_beam(incarnation, clock),

@@ -367,7 +367,7 @@ impl VirtualNode {
         let (posts, dropped) = (Arc::new(Posts::new(clock, self.ahead_ms)), Dropped::default());
         let file = dropped.clone();
         let new_file: NewFile = Arc::new(move || Ok(("dropped".into(), Box::new(file.clone()))));
-        let confirm = ConfirmConfig { slaves: 0, timeout: confirm_timeout };
+        let confirm = ConfirmConfig::default().with_timeout(confirm_timeout);
         let (dispatch, follow) = (Arc::clone(&posts) as Arc<_>, Arc::clone(&posts) as Arc<_>);
         let server = KeyValueServer::new(store, dispatch, follow, self.slave_buffer_bytes_max);
         let server = server.living_as(incarnation).confirmed_by(confirm).dropping_into(new_file);

@@ -65,6 +65,7 @@ mod watch;
 mod write;
 
 pub use at_slave::{Forward, SlaveWrites};
+pub use confirm::ConfirmConfig;
 pub use downstream::{Downstreams, Polled, SlaveEntry};
 pub use dropped::NewFile;
 pub use election::{ElectedSlave, ElectionFigures, ElectionNews, ElectionState};
@@ -73,6 +74,6 @@ pub use functions::KeyValueFunctions;
 pub use request::{Cast, FromPrimary, Hello, Request};
 pub use requests::Consistency;
 pub use serve::{NotServed, Replication, ServedStore, close_at_end, serve};
-pub use server::{ConfirmConfig, KeyValueServer};
+pub use server::KeyValueServer;
 pub use state::StateShape;
 pub use watch::WATCHERS_MAX;

@@ -47,6 +47,7 @@
 //! | let any BEAM call a Rust function by `:erpc` and `:rpc` | [`Node::module`] |
 //! | read and write a store with the types of its keys and values | [`Node::store`], [`Handle`] |
 //! | be told of each change of a store | [`Handle::watch`] |
+//! | serve a store, of an engine of your own too | [`kv::serve()`], [`store`] |
 //! | read and write terms as Rust types | [`etf::convert`], [`etf::OwnedTerm`], [`etf::Atom`], [`etf::ElixirStruct`] |
 //! | have times in milliseconds, `:undefined`, and bytes as binaries | [`etf::with`] |
 //! | read whole programs | the folder `examples`, with what to type beside each |
@@ -105,7 +106,7 @@
 //! # Invariants
 //!
 //! 1. Only `node`, `epmd`, `program`, `cli`, [`kv::downstream`], `etcd::client`, `store::etcd::shell` and `within` name smol, sockets, files or the
-//!    clock ([`store::disk`] names files, and has the thread that writes them); below them nothing is `async`. A test
+//!    clock ([`store::disk`] names files, and has the thread that writes them; [`kv::serve`](mod@kv::serve) makes those for what a store drops); below them nothing is `async`. A test
 //!    holds this and the arrows between the layers (`tests/layers.rs`).
 //! 2. A [`etf::TermView`] is one complete, checked term. Untrusted bytes are walked in one place
 //!    (`etf/split.rs`), without a stack.
@@ -122,7 +123,7 @@
 //!    its supervisor are told afterwards. A panic in a server ends that process and nothing else.
 //! 8. Before a peer has proved the cookie it has no name here.
 //! 9. The key-value server, its replication and what starts both use nothing that others cannot: `tests/library_stores.rs`
-//!    compiles their sources ([`kv`], `program/stores.rs`; with the small `log` and `within`) as part of another crate. [`process`] knows neither stores nor
+//!    compiles their sources ([`kv`], with what starts stores, [`kv::serve()`]; and the small `log` and `within`) as part of another crate. [`process`] knows neither stores nor
 //!    slaves. What replication streams by is a [`Feed`](process::Feed), and what looks after slaves ([`kv::downstream`]) are
 //!    tasks that end with the store's process ([`ProcessHandle::spawn`]) and have a [`Client`].
 //!

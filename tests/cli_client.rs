@@ -369,7 +369,7 @@ fn the_doctor_recognises_what_is_wrong() {
 
     // Registered, and nothing listens at the port.
     let port = nobody.port();
-    let config = kvnode::config::EpmdConfig { port: epmd.port(), ..Default::default() };
+    let config = kvnode::config::EpmdConfig::default().with_port(epmd.port());
     let gone = smol::block_on(kvnode::epmd::register(&config, "gone", port)).expect("it is registered");
     person.doctor(&["gone"], "port", &["nothing listens there"]);
     drop(gone);

@@ -401,63 +401,74 @@ fn time(time: Duration) -> String {
     }
 }
 
+/// All limits with their defaults, those of a connection first.
+fn limits() -> [Vec<(&'static str, String)>; 2] {
+    let limits = Limits::default();
+    let of_a_connection = vec![
+        ("frame_bytes_max", bytes(limits.frame_bytes_max)),
+        ("spare_bytes_max", bytes(limits.spare_bytes_max)),
+        ("unfinished_bytes_max", bytes(limits.unfinished_bytes_max)),
+        ("unfinished_messages_max", count(limits.unfinished_messages_max)),
+        ("outbound_bytes_max", bytes(limits.outbound_bytes_max)),
+        ("output_stall_max", time(limits.output_stall_max)),
+        ("handshake_step_duration_max", time(limits.handshake_step_duration_max)),
+        ("reconnect_pause", time(limits.reconnect_pause)),
+        ("handshake_duration_max", time(limits.handshake_duration_max)),
+        ("watches_max", count(limits.watches_max)),
+        ("mailbox_messages_max", count(limits.mailbox_messages_max)),
+        ("mailbox_bytes_max", bytes(limits.mailbox_bytes_max)),
+        ("held_bytes_max", bytes(limits.held_bytes_max)),
+        ("state_bytes_max", bytes(limits.state_bytes_max)),
+        ("connection_threads_max", count(limits.connection_threads_max)),
+        ("handshakes_max", count(limits.handshakes_max)),
+        ("handshakes_per_address_max", count(limits.handshakes_per_address_max)),
+        ("digests_per_sec_max", count(limits.digests_per_sec_max as usize)),
+        ("handshake_log_interval", time(limits.handshake_log_interval)),
+        ("peers_max", count(limits.peers_max)),
+        ("dials_max", count(limits.dials_max)),
+    ];
+    let others = vec![
+        ("shutdown_duration_max", time(limits.shutdown_duration_max)),
+        ("settle_duration_max", time(limits.settle_duration_max)),
+        ("restarts_max", count(limits.restarts_max)),
+        ("restart_period", time(limits.restart_period)),
+        ("backoff_first", time(limits.backoff_first)),
+        ("backoff_max", time(limits.backoff_max)),
+    ];
+    [of_a_connection, others]
+}
+
+#[test]
+fn the_docs_of_each_limit_say_its_default() {
+    let code = fs::read_to_string(root().join("src/config.rs")).expect("a readable file");
+    let code = code.split("pub struct Limits {\n").nth(1).and_then(|rest| rest.split("\n}\n").next());
+    let mut docs = BTreeMap::new();
+    let mut said = String::new();
+    for line in code.expect("the struct").lines().map(str::trim) {
+        match line.strip_prefix("///") {
+            Some(line) => said.push_str(line),
+            None => {
+                let name = line.strip_prefix("pub ").and_then(|line| line.split(':').next());
+                docs.insert(name.expect("a field").to_owned(), std::mem::take(&mut said));
+            }
+        }
+    }
+    let [of_a_connection, others] = limits();
+    let defaults: BTreeMap<_, _> = of_a_connection.into_iter().chain(others).collect();
+    assert!(docs.keys().map(String::as_str).eq(defaults.keys().copied()), "{docs:?}");
+    for (name, default) in defaults {
+        let said = &docs[name];
+        let is_said = [".", ","].iter().any(|end| said.contains(&format!("default is {default}{end}")));
+        assert!(is_said, "{name} is {default}: {said}");
+    }
+}
+
 #[test]
 fn the_table_of_bounds_has_those_of_a_connection_and_their_defaults() {
-    // All of them by name: one that is added is of a connection or not.
-    let Limits {
-        frame_bytes_max,
-        spare_bytes_max,
-        unfinished_bytes_max,
-        unfinished_messages_max,
-        outbound_bytes_max,
-        output_stall_max,
-        handshake_step_duration_max,
-        reconnect_pause,
-        handshake_duration_max,
-        watches_max,
-        mailbox_messages_max,
-        mailbox_bytes_max,
-        held_bytes_max,
-        state_bytes_max,
-        connection_threads_max,
-        handshakes_max,
-        handshakes_per_address_max,
-        digests_per_sec_max,
-        handshake_log_interval,
-        peers_max,
-        dials_max,
-        shutdown_duration_max: _,
-        settle_duration_max: _,
-        restarts_max: _,
-        restart_period: _,
-        backoff_first: _,
-        backoff_max: _,
-    } = Limits::default();
-    let mut defaults = [
-        ("frame_bytes_max", bytes(frame_bytes_max)),
-        ("spare_bytes_max", bytes(spare_bytes_max)),
-        ("unfinished_bytes_max", bytes(unfinished_bytes_max)),
-        ("unfinished_messages_max", count(unfinished_messages_max)),
-        ("outbound_bytes_max", bytes(outbound_bytes_max)),
-        ("output_stall_max", time(output_stall_max)),
-        ("slave_buffer_bytes_max", bytes(program::Config::SLAVE_BUFFER_BYTES_MAX)),
-        ("handshake_step_duration_max", time(handshake_step_duration_max)),
-        ("reconnect_pause", time(reconnect_pause)),
-        ("handshake_duration_max", time(handshake_duration_max)),
-        ("watches_max", count(watches_max)),
-        ("mailbox_messages_max", count(mailbox_messages_max)),
-        ("mailbox_bytes_max", bytes(mailbox_bytes_max)),
-        ("held_bytes_max", bytes(held_bytes_max)),
-        ("state_bytes_max", bytes(state_bytes_max)),
-        ("connection_threads_max", count(connection_threads_max)),
-        ("handshakes_max", count(handshakes_max)),
-        ("handshakes_per_address_max", count(handshakes_per_address_max)),
-        ("digests_per_sec_max", count(digests_per_sec_max as usize)),
-        ("handshake_log_interval", time(handshake_log_interval)),
-        ("peers_max", count(peers_max)),
-        ("dials_max", count(dials_max)),
-    ]
-    .map(|(name, default)| (name.to_owned(), default));
+    let [mut defaults, _] = limits();
+    defaults.push(("slave_buffer_bytes_max", bytes(program::Config::SLAVE_BUFFER_BYTES_MAX)));
+    let mut defaults: Vec<(String, String)> =
+        defaults.into_iter().map(|(name, default)| (name.to_owned(), default)).collect();
     let mut rows: Vec<(String, String)> = table("### Bounds of a connection\n")
         .iter()
         .map(|row| {

@@ -262,7 +262,7 @@ fn what_is_no_epmd_is_told_from_none() {
         socket.read_exact(&mut [0; 3]).expect("a request comes");
         socket.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").expect("it is read");
     });
-    let config = EpmdConfig { port, ..EpmdConfig::default() };
+    let config = EpmdConfig::default().with_port(port);
     let error = smol::block_on(local_names(&config)).expect_err("it is none");
     assert!(matches!(error, EpmdError::Malformed { .. }), "{error:?}");
     answers.join().expect("it does not fail");
@@ -283,7 +283,7 @@ fn an_answer_without_end_is_not_read_without_end() {
         }
         sent
     });
-    let config = EpmdConfig { port, start: false, ..EpmdConfig::default() };
+    let config = EpmdConfig::default().with_port(port).with_start(false);
     let error = smol::block_on(local_names(&config)).expect_err("it has no end");
     assert!(matches!(error, EpmdError::Malformed { .. }), "{error:?}");
     // What was read, and what the system had taken meanwhile.
@@ -326,13 +326,13 @@ fn a_daemon_that_cannot_listen_says_why() {
 #[test]
 fn erlangs_epmd_is_started_where_there_is_one() {
     let epmd = Epmd::absent();
-    let config = EpmdConfig { start: true, ..epmd.config() };
+    let config = epmd.config().with_start(true);
     let started = smol::block_on(ensure(&config, None)).expect("Erlang is installed");
     assert_eq!(started.starter, EpmdStarter::Erlang);
     assert_eq!(started.address.port(), epmd.port());
     let again = smol::block_on(ensure(&config, None)).expect("it runs");
     assert_eq!(again.starter, EpmdStarter::Running);
-    let not_wanted = EpmdConfig { port: Epmd::absent().port(), start: false, ..config };
+    let not_wanted = config.with_port(Epmd::absent().port()).with_start(false);
     assert!(smol::block_on(ensure(&not_wanted, None)).expect_err("none may be started").is_absent());
 }
 
@@ -467,7 +467,7 @@ fn a_library_without_the_program_starts_erlangs_epmd_only() {
         assert!(epmd.names().is_none());
         return;
     };
-    let config = EpmdConfig { port: port.parse().expect("it is a port"), ..EpmdConfig::default() };
+    let config = EpmdConfig::default().with_port(port.parse().expect("it is a port"));
     let error = smol::block_on(ensure(&config, None)).expect_err("there is none to start");
     assert!(matches!(&error, EpmdError::Start { tried, .. } if tried.len() == 1), "{error:?}");
     assert!(error.to_string().contains("epmd -daemon"), "{error}");

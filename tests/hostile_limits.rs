@@ -133,7 +133,7 @@ fn closed(stream: &mut TcpStream) {
 fn each_step_has_its_time_with_tls_too() {
     let step = Duration::from_secs(1);
     let limits =
-        Limits { handshake_step_duration_max: step, handshake_duration_max: LONG * 2, ..Limits::default() };
+        Limits::default().with_handshake_step_duration_max(step).with_handshake_duration_max(LONG * 2);
     let scene = Scene::with_tls(limits);
     let mut hello = Vec::new();
     scene.client().write_tls(&mut hello).expect("memory");
@@ -187,8 +187,7 @@ fn each_step_has_its_time_with_tls_too() {
 #[test]
 fn there_is_one_time_for_tls_and_the_handshake_together() {
     let all = Duration::from_secs(4);
-    let limits =
-        Limits { handshake_step_duration_max: all, handshake_duration_max: all, ..Limits::default() };
+    let limits = Limits::default().with_handshake_step_duration_max(all).with_handshake_duration_max(all);
     let scene = Scene::with_tls(limits);
     let mut stranger = scene.stranger();
     let start = Instant::now();
@@ -205,7 +204,7 @@ fn there_is_one_time_for_tls_and_the_handshake_together() {
 fn a_node_that_is_dialled_and_says_nothing_is_given_up_after_a_step() {
     let step = Duration::from_secs(1);
     let limits =
-        Limits { handshake_step_duration_max: step, handshake_duration_max: LONG * 2, ..Limits::default() };
+        Limits::default().with_handshake_step_duration_max(step).with_handshake_duration_max(LONG * 2);
     let deaf = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
     let port = deaf.local_addr().expect("it is bound").port();
     for scene in [Scene::with_tls(limits.clone()), Scene::start(limits, None)] {
@@ -220,12 +219,10 @@ fn a_node_that_is_dialled_and_says_nothing_is_given_up_after_a_step() {
 
 #[test]
 fn idle_connections_make_room_at_a_tls_port_too() {
-    let limits = Limits {
-        handshakes_per_address_max: 8,
-        handshake_step_duration_max: LONG * 2,
-        handshake_duration_max: LONG * 2,
-        ..Limits::default()
-    };
+    let limits = Limits::default()
+        .with_handshakes_per_address_max(8)
+        .with_handshake_step_duration_max(LONG * 2)
+        .with_handshake_duration_max(LONG * 2);
     let scene = Scene::with_tls(limits);
     let mut idle: Vec<TcpStream> = (0..40).map(|_| scene.stranger()).collect();
     scene.a_good_node_comes();
@@ -278,7 +275,7 @@ fn ends(peer: &mut Scripted, number: u32, words: &[&str]) {
 
 #[test]
 fn a_call_over_the_bound_ends_and_the_connection_goes_on() {
-    let limits = Limits { frame_bytes_max: 1 << 20, ..Limits::default() };
+    let limits = Limits::default().with_frame_bytes_max(1 << 20);
     let scene = Scene::start(limits, None);
     let mut peer = scene.peer("some@h");
     let words = ["over the bound of 1048576 (--frame-bytes-max)"];
@@ -300,7 +297,7 @@ fn a_call_over_the_bound_ends_and_the_connection_goes_on() {
 
 #[test]
 fn past_what_may_be_under_way_the_newest_call_ends_and_the_others_are_served() {
-    let limits = Limits { frame_bytes_max: 1 << 20, unfinished_bytes_max: 3 << 20, ..Limits::default() };
+    let limits = Limits::default().with_frame_bytes_max(1 << 20).with_unfinished_bytes_max(3 << 20);
     let scene = Scene::start(limits, None);
     let mut peer = scene.peer("some@h");
     let calls: Vec<[Vec<u8>; 2]> = (0..5)
@@ -327,7 +324,7 @@ fn past_what_may_be_under_way_the_newest_call_ends_and_the_others_are_served() {
 
 #[test]
 fn messages_that_are_skipped_have_a_bound_too() {
-    let limits = Limits { frame_bytes_max: 1 << 20, unfinished_messages_max: 100, ..Limits::default() };
+    let limits = Limits::default().with_frame_bytes_max(1 << 20).with_unfinished_messages_max(100);
     let scene = Scene::start(limits, None);
     let mut bad = scene.peer("bad@h");
     for sequence in 0..101 {
@@ -342,7 +339,7 @@ fn messages_that_are_skipped_have_a_bound_too() {
 
 #[test]
 fn one_message_is_let_through_whatever_the_bound_says() {
-    let limits = Limits { frame_bytes_max: 1 << 20, unfinished_bytes_max: 0, ..Limits::default() };
+    let limits = Limits::default().with_frame_bytes_max(1 << 20).with_unfinished_bytes_max(0);
     let scene = Scene::start(limits, None);
     let mut peer = scene.peer("good@h");
     let control = peer.control(op::REG_SEND, "#PID<0.90.1>, :\"\", :nobody", &[]);

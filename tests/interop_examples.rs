@@ -10,6 +10,8 @@ mod counter;
 #[cfg(feature = "eetf")]
 #[path = "../examples/eetf_server.rs"]
 mod eetf_server;
+#[path = "../examples/own_engine.rs"]
+mod own_engine;
 #[expect(dead_code, reason = "its arguments would be those of the test: what it calls is called here")]
 #[path = "../examples/rpc_client.rs"]
 mod rpc_client;
@@ -82,6 +84,7 @@ fn as_a_program_of_its_own() {
     let result = match std::env::var(PROGRAM).expect("the test that starts this says which").as_str() {
         "counter" => counter::main(),
         "cache" => cache::main(),
+        "own_engine" => own_engine::main(),
         "subscriber" => subscriber::main(),
         #[cfg(feature = "eetf")]
         "eetf_server" => eetf_server::main(),
@@ -203,20 +206,25 @@ fn typed(example: &str) -> Vec<(String, Option<String>)> {
 }
 
 fn the_lines_give_what_stands_behind_them(example: &str, node: &str) {
-    let lines = typed(example);
-    assert!(lines.len() > 2, "{lines:?}");
     on_every_otp(|otp| {
         let epmd = Epmd::start();
         let _program = Program::start_as(example, node, &epmd);
         epmd.wait_for_name(node, true);
         let beam = BeamNode::start(otp, &epmd, "iex");
-        for (code, value) in &lines {
-            match value {
-                Some(value) => beam.check_soon(code, value),
-                None => _ = beam.run(code),
-            }
-        }
+        type_the_lines(example, &beam);
     });
+}
+
+#[track_caller]
+fn type_the_lines(example: &str, beam: &BeamNode) {
+    let lines = typed(example);
+    assert!(lines.len() > 2, "{lines:?}");
+    for (code, value) in &lines {
+        match value {
+            Some(value) => beam.check_soon(code, value),
+            None => _ = beam.run(code),
+        }
+    }
 }
 
 #[test]
@@ -244,6 +252,54 @@ fn the_server_of_eetfs_terms_does_what_the_examples_say() {
 #[test]
 fn the_client_that_is_written_for_tokio_does_what_the_examples_say() {
     the_lines_give_what_stands_behind_them("tokio_client", "lines");
+}
+
+#[test]
+fn a_store_of_an_engine_that_answers_late_has_slaves_of_both_kinds_and_all_else() {
+    on_every_otp(|otp| {
+        let epmd = Epmd::start();
+        let rust = KvNode::start(&epmd, "rust", "");
+        let program = Program::start_as("own_engine", "own", &epmd);
+        epmd.wait_for_name("own", true);
+        let beam = BeamNode::start(otp, &epmd, "iex");
+        type_the_lines("own_engine", &beam);
+        let own = |request: &str| format!("GenServer.call({{:own, :\"{}\"}}, {request})", program.name());
+        // What it had is there, and what is written to it is refused, but for its primary's.
+        beam.check(&format!("Enum.all?(1..1_000, &({} == &1 * &1))", own("{:get, &1}")), "true");
+        beam.check(&format!("match?({{:error, {{:slave_of, _}}}}, {})", own("{:put, 1, 2}")), "true");
+        // It takes its place again, with the same slaves.
+        beam.check_soon(&own("{:promote}"), ":ok");
+        beam.check_soon(&own("{:put, :again, 1}"), ":ok");
+        beam.check(&format!("{}.role", own(":status")), ":primary");
+        beam.check(
+            &format!("GenServer.call({{KeyValueStore, :\"{}\"}}, {{:get, :again}})", rust.name()),
+            "1",
+        );
+        beam.check("GenServer.call({:global, :elixir}, {:get, :again})", "1");
+        let states = format!("Enum.map({}.slaves, & &1.state)", own(":status"));
+        beam.check_soon(&states, "[in_step: 0, in_step: 0]");
+        // Watchers are told, and keys end.
+        beam.run(&format!("{{:ok, ref, _}} = {}", own("{:watch, []}")));
+        beam.check(&own("{:put, :short, 1, ttl: 100}"), ":ok");
+        let told = "receive do {:kvnode, ^ref, event} -> Tuple.delete_at(event, 0) after 10_000 -> nil end";
+        beam.check(told, "{:put, :short, 1}");
+        beam.check(told, "{:expire, :short}");
+        // Several keys change at once or not at all, each by what is there.
+        beam.check(&own("{:put_many, [{:a, 1}, {:b, 2}]}"), ":ok");
+        beam.check(&format!("{} |> Enum.sort()", own("{:get_many, [:a, :b, :none]}")), "[a: 1, b: 2]");
+        beam.check(&own("{:update_counter, :a, 41}"), "42");
+        // Its process is started again, on what the engine has.
+        let holder = format!("node(:global.whereis_name(:own)) == :\"{}\"", program.name());
+        beam.check_soon(&holder, "true");
+        beam.check("Process.exit(:global.whereis_name(:own), :kill)", "true");
+        beam.check_soon(
+            &format!("try do {} catch :exit, _ -> :not_yet end", own("{:get, 1_000}")),
+            "1000000",
+        );
+        beam.check(&own(":count"), "1005");
+        beam.check_soon(&states, "[in_step: 0, in_step: 0]");
+        beam.check_soon(&own("{:put, :after, 1}"), ":ok");
+    });
 }
 
 #[test]

@@ -282,22 +282,10 @@ async fn check_watches(sums: &Handle<String, i64>, texts: &Handle<String, String
 #[test]
 fn a_handle_needs_no_socket_in_the_node_of_its_store() {
     let epmd = Epmd::start();
-    let node = config::Config {
-        node_name: NodeName::new(&at_host("own")).expect("a node name"),
-        cookie: Cookie::new(support::COOKIE),
-        bind: None,
-        dist_port: 0,
-        epmd: Some(epmd.config()),
-        connect: Vec::new(),
-        allow: Vec::new(),
-        net_ticktime_secs: 60,
-        fragments: true,
-        tls: None,
-        limits: config::Limits::default(),
-    };
-    let names = StoreConfig { global: Vec::new(), local: vec!["kv".into()] };
-    let program =
-        block_on(Program::start(Config { stores: vec![names], ..Config::new(node) })).expect("it starts");
+    let name = NodeName::new(&at_host("own")).expect("a node name");
+    let node = config::Config::new(name, Cookie::new(support::COOKIE)).with_epmd(epmd.config());
+    let names = StoreConfig::default().with_name(config::ServerName::local("kv"));
+    let program = block_on(Program::start(Config::new(node).with_stores(vec![names]))).expect("it starts");
     let node = program.node();
     let store = ServerRef::local("kv");
     block_on(check_all(&node.store(store.clone()), &node.store(store.clone()))).expect("the store answers");
@@ -388,7 +376,7 @@ fn a_store_of_another_node_tells_its_changes() {
 fn changes_that_nobody_takes_are_not_kept_without_a_bound() {
     let epmd = Epmd::start();
     let kvnode = KvNode::start(&epmd, "kvnode", "--global kv");
-    let limits = config::Limits { mailbox_messages_max: 3, ..config::Limits::default() };
+    let limits = config::Limits::default().with_mailbox_messages_max(3);
     let node = Running::start_with(&epmd, "other", limits);
     block_on(node.connect_to(kvnode.name())).expect("it is there");
     let sums: Handle<String, i64> = node.store(ServerRef::global("kv"));

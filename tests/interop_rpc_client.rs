@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use kvnode::config::{self, Limits};
+use kvnode::config::{self, ServerName};
 use kvnode::distribution::{Cookie, NodeName, ServerRef};
 use kvnode::etf::{OwnedTerm, Pid, TermWriter};
 use kvnode::node::erpc::ErpcError;
@@ -26,21 +26,11 @@ const LONG: Duration = Duration::from_secs(30);
 fn start(epmd: &Epmd) -> (Client, Pid) {
     static STARTED: AtomicUsize = AtomicUsize::new(0);
     let name = format!("rust{}x{}", std::process::id(), STARTED.fetch_add(1, Ordering::Relaxed));
-    let node = config::Config {
-        node_name: NodeName::new(&at_host(&name)).expect("a node name"),
-        cookie: Cookie::new(support::COOKIE),
-        bind: None,
-        dist_port: 0,
-        epmd: Some(epmd.config()),
-        connect: vec![],
-        allow: Vec::new(),
-        net_ticktime_secs: 60,
-        fragments: true,
-        tls: None,
-        limits: Limits::default(),
-    };
-    let store = StoreConfig { global: vec!["rust".into()], local: vec!["kv".into()] };
-    let config = Config { stores: vec![store], ..Config::new(node) };
+    let name = NodeName::new(&at_host(&name)).expect("a node name");
+    let node = config::Config::new(name, Cookie::new(support::COOKIE)).with_epmd(epmd.config());
+    let store =
+        StoreConfig::default().with_name(ServerName::global("rust")).with_name(ServerName::local("kv"));
+    let config = Config::new(node).with_stores(vec![store]);
     let program = block_on(Program::start(config)).expect("the node starts");
     let (_, store) = program.stores().next().expect("a store");
     let store = store.expect("it is in memory").clone();

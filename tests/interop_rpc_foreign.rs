@@ -32,7 +32,7 @@ fn a_client_that_comes_again_at_once_is_not_told_that_it_is_connected() {
     // As erl_call does it: each run has the same name, and may come before the end of the last one has been read.
     let epmd = Epmd::start();
     // As long as the test is patient: what is tested is the wait, not its length.
-    let limits = Limits { reconnect_pause: PATIENCE, ..Limits::default() };
+    let limits = Limits::default().with_reconnect_pause(PATIENCE);
     let _node = Running::start_with(&epmd, "kv", limits);
     let (kv, port) = (at_host("kv"), epmd.port_of("kv").expect("it is registered"));
     let mut client = Scripted::connect(port, "again@h", &kv);

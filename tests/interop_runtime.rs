@@ -319,7 +319,7 @@ fn tasks_that_panic_end_alone_and_at_the_nodes_end_too() {
     let node = Running::start_with(
         &epmd,
         "rust",
-        Limits { shutdown_duration_max: Duration::from_millis(100), ..Limits::default() },
+        Limits::default().with_shutdown_duration_max(Duration::from_millis(100)),
     );
     node.spawn(async { panic!("by a task") });
     wait_until("the log says it", || !logged(&["ERROR", "a task of the program", "by a task"]).is_empty());
@@ -378,7 +378,7 @@ fn a_handler_that_panics_beside_a_server_whose_drop_does_tells_its_callers_the_f
 #[test]
 fn a_node_ends_beside_handlers_that_have_all_its_threads() {
     let epmd = Epmd::start();
-    let limits = Limits { shutdown_duration_max: Duration::from_millis(200), ..Limits::default() };
+    let limits = Limits::default().with_shutdown_duration_max(Duration::from_millis(200));
     let beam = BeamNode::start(&Otp::usual(), &epmd, "beam");
     let node = Running::start_as(&epmd, Node::builder("rust").limits(limits).threads(threads(1)));
     let (open, gate) = smol::channel::bounded::<()>(1);

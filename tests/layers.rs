@@ -223,6 +223,10 @@ fn the_pure_layers_name_no_socket_task_or_clock() {
             if path_text.contains("/store/disk") || path_text.contains("/kv/downstream/") {
                 continue;
             }
+            // What a store drops is written into files.
+            if path_text.contains("/kv/serve/files") {
+                continue;
+            }
             // What speaks to etcd.
             if path_text.contains("/etcd/client/") || path_text.contains("/store/etcd/shell") {
                 continue;

@@ -1,4 +1,4 @@
-//! The key-value server is written on the public face alone: its sources, and those that start it, are compiled here
+//! The key-value server is written on the public face alone: its sources, with `kv::serve`, which starts it, are compiled here
 //! once more, as part of another crate. What `crate` names in them is what is imported below.
 
 #![cfg(feature = "program")]
@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use kvnode::{
     Client, Node, NotNamed, ProcessHandle, Restart, block_on, config, distribution, etf, node, process,
-    program, replica, store,
+    replica, store,
 };
 
 #[path = "support/deferred.rs"]
@@ -20,16 +20,15 @@ mod kv;
 #[allow(dead_code, reason = "compiled whole")]
 #[path = "../src/log.rs"]
 mod log;
-#[path = "../src/program/stores.rs"]
-mod stores;
 #[allow(dead_code, reason = "compiled whole")]
 #[path = "../src/within.rs"]
 mod within;
 
+use config::ServerName;
 use deferred::{DeferredEngine, Manner};
+use distribution::ServerRef;
+use kv::{NotServed, Replication, ServedStore, serve};
 use kvnode::etcd::{Config, Etcd};
-use kvnode::program::StoreConfig;
-use kvnode::replica::SlaveName;
 use kvnode::store::{Disk, Engine, EtcdEngine, MemoryEngine, OpenError, SyncPolicy};
 use support::{BeamNode, Epmd, EtcdCluster, Running, on_every_otp};
 
@@ -54,11 +53,10 @@ fn named_replicated_and_started_again(otp: &support::Otp, engine: &(impl Engine 
     let epmd = Epmd::start();
     let beam = BeamNode::start(otp, &epmd, "beam");
     let node = Running::start(&epmd, "other");
-    let names = StoreConfig { global: vec!["a".into(), "b".into()], local: vec!["c".into()] };
-    let replication = |slaves| stores::Replication { slaves, ..stores::Replication::default() };
-    let slaves = vec![SlaveName::global("slave")];
-    let (first, _) =
-        stores::start(&node, &names, replication(slaves), engine.clone()).expect("the names are free");
+    let names = [ServerName::global("a"), ServerName::local("c"), ServerName::global("b")];
+    let with_slave = Replication::default().with_slave(ServerRef::global("slave"));
+    let ServedStore { process: first, figures } =
+        serve(&node, names, with_slave, engine.clone()).expect("the names are free");
     beam.ping(node.name().as_str());
     beam.run("{:ok, slave} = KeyValueStoreDistributed.start_link(:slave)");
     beam.wait_for_global("a");
@@ -73,12 +71,14 @@ fn named_replicated_and_started_again(otp: &support::Otp, engine: &(impl Engine 
     // With its slaves, as it was started.
     beam.check_soon("GenServer.call({:global, :a}, {:put, 3, 4})", ":ok");
     beam.check_soon("GenServer.call(slave, {:get, 3})", "4");
+    // It goes on counting.
+    assert!(figures.counts().iter().sum::<u64>() >= 5, "{figures:?}");
+    assert_eq!(figures.server().map(|server| server.slaves().len()), Some(1));
     // Others can have none of its names, and leave nothing behind.
-    let rival = StoreConfig { global: vec!["d".into(), "b".into()], local: vec!["e".into()] };
-    let error = stores::start(&node, &rival, replication(Vec::new()), engine.clone())
-        .map(|_| ())
-        .expect_err("b is taken");
-    let stores::NotStarted::Name(error) = error else { panic!("{error:?}") };
+    let rival = [ServerName::global("d"), ServerName::global("b"), ServerName::local("e")];
+    let error =
+        serve(&node, rival, Replication::default(), engine.clone()).map(|_| ()).expect_err("b is taken");
+    let NotServed::Name(error) = error else { panic!("{error:?}") };
     assert!(error.to_string().starts_with("b: "), "{error}");
     assert_eq!(node.whereis_local("e"), None);
     block_on(node.stop());
@@ -91,10 +91,10 @@ fn a_store_of_another_crate_is_kept_on_disk_with_its_slaves() {
     let node = Running::start(&epmd, "other");
     let dir = tempfile::tempdir().expect("a folder");
     let disk = Disk::open(dir.path(), SyncPolicy::Always, u64::MAX).expect("an empty folder");
-    let names = StoreConfig { global: vec!["kept".into()], local: Vec::new() };
+    let kept = ServerName::global("kept");
     let keep = || Arc::clone(&disk);
-    let (first, _) =
-        stores::start(&node, &names, stores::Replication::default(), keep()).expect("the name is free");
+    let ServedStore { process: first, .. } =
+        serve(&node, [kept.clone()], Replication::default(), keep()).expect("the name is free");
     beam.ping(node.name().as_str());
     beam.wait_for_global("kept");
     beam.check("GenServer.call({:global, :kept}, {:put, 1, 2})", ":ok");
@@ -103,15 +103,17 @@ fn a_store_of_another_crate_is_kept_on_disk_with_its_slaves() {
     block_on(first.ended());
     beam.check_soon("try do GenServer.call({:global, :kept}, {:get, 1}) catch :exit, _ -> :not_yet end", "2");
     beam.check(":sys.get_state({:global, :kept}).slaves", "[global: :late]");
-    let both = StoreConfig { global: vec!["kept".into(), "new".into()], local: Vec::new() };
-    let taken = stores::start(&node, &both, stores::Replication::default(), keep()).map(|_| ());
-    assert!(matches!(taken, Err(stores::NotStarted::Name(_))), "{taken:?}");
+    let both = [kept.clone(), ServerName::global("new")];
+    let taken = serve(&node, both, Replication::default(), keep()).map(|_| ());
+    assert!(matches!(taken, Err(NotServed::Name(_))), "{taken:?}");
     disk.store(&["global:else".into()]).expect("another store");
-    let split = StoreConfig { global: vec!["kept".into(), "else".into()], local: Vec::new() };
-    let error = stores::start(&node, &split, stores::Replication::default(), keep()).map(|_| ());
-    assert!(matches!(error, Err(stores::NotStarted::Open(OpenError::Names { .. }))), "{error:?}");
-    stores::say_unserved(&disk, [&names].into_iter());
+    let split = [kept, ServerName::global("else")];
+    let error = serve(&node, split, Replication::default(), keep()).map(|_| ());
+    assert!(matches!(error, Err(NotServed::Open(OpenError::Names { .. }))), "{error:?}");
     block_on(node.stop());
+    // It has closed the disk.
+    let refused = store::wait(|done| disk.settled(done));
+    assert!(matches!(refused, Some(Err(_))), "{refused:?}");
 }
 
 #[test]
@@ -119,15 +121,14 @@ fn two_nodes_serve_one_store_in_etcd_and_slaves_and_watchers_of_each_get_what_th
     let epmd = Epmd::start();
     let cluster = EtcdCluster::start(1);
     let beam = BeamNode::start(&support::Otp::newest(), &epmd, "beam");
-    let names = StoreConfig { global: Vec::new(), local: vec!["kv".into()] };
+    let names = [ServerName::local("kv")];
     let nodes = ["first", "second"].map(|name| Running::start(&epmd, name));
     let engines = [(); 2].map(|()| {
         let etcd = Etcd::connect(Config::new(cluster.endpoints())).expect("the configuration is right");
         EtcdEngine::new(etcd, "kvnode")
     });
     for (node, engine) in nodes.iter().zip(&engines) {
-        stores::start(node, &names, stores::Replication::default(), engine.clone())
-            .expect("the name is free");
+        serve(node, names.clone(), Replication::default(), engine.clone()).expect("the name is free");
         beam.ping(node.name().as_str());
     }
     let [first, second] = nodes.each_ref().map(|node| format!("{{:kv, :\"{}\"}}", node.name()));
@@ -167,15 +168,14 @@ fn a_watcher_goes_on_at_another_node_of_a_store_in_etcd_and_keys_end_without_the
     let epmd = Epmd::start();
     let cluster = EtcdCluster::start(1);
     let beam = BeamNode::start(&support::Otp::newest(), &epmd, "beam");
-    let names = StoreConfig { global: Vec::new(), local: vec!["kv".into()] };
+    let names = [ServerName::local("kv")];
     let nodes = ["first", "second"].map(|name| Running::start(&epmd, name));
     let engines = [(); 2].map(|()| {
         let etcd = Etcd::connect(Config::new(cluster.endpoints())).expect("the configuration is right");
         EtcdEngine::new(etcd, "kvnode")
     });
     for (node, engine) in nodes.iter().zip(&engines) {
-        stores::start(node, &names, stores::Replication::default(), engine.clone())
-            .expect("the name is free");
+        serve(node, names.clone(), Replication::default(), engine.clone()).expect("the name is free");
         beam.ping(node.name().as_str());
     }
     for (node, name) in nodes.iter().zip(["first", "second"]) {

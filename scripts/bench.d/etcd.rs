@@ -217,13 +217,10 @@ impl Drop for Members {
 }
 
 fn client(endpoints: &[String]) -> Result<Etcd> {
-    let config = Config {
-        deadline: REQUEST_MAX,
-        try_duration_max: REQUEST_MAX,
-        // With a thousand requests in flight on a busy machine a member seems dead that is not.
-        check_duration_max: REQUEST_MAX,
-        ..Config::new(endpoints.to_vec())
-    };
+    let mut config =
+        Config::new(endpoints.to_vec()).with_deadline(REQUEST_MAX).with_try_duration_max(REQUEST_MAX);
+    // With a thousand requests in flight on a busy machine a member seems dead that is not.
+    config.check_duration_max = REQUEST_MAX;
     Ok(Etcd::connect(config)?)
 }
 

@@ -407,7 +407,7 @@ pub struct Operator(Arc<Node>);
 
 impl Operator {
     pub fn start(lab: &Lab) -> Result<Self> {
-        let epmd = EpmdConfig { port: lab.epmd_port, start: false, ..EpmdConfig::default() };
+        let epmd = EpmdConfig::default().with_port(lab.epmd_port).with_start(false);
         let name = format!("operator{}@{HOST}", lab.next_number());
         Ok(Self(Node::builder(&name).cookie(COOKIE).epmd(epmd).outgoing_only().start()?))
     }

@@ -11,7 +11,19 @@ use hyper::Uri;
 const PORT: u16 = 2379;
 
 /// What a client needs to know.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use kvnode::etcd::{Config, User};
+///
+/// let config = Config::new(["https://10.0.0.7"]).with_user(User::new("kv", "secret")).with_deadline(Duration::from_secs(2));
+/// # assert_eq!(config.deadline, Duration::from_secs(2));
+/// ```
+///
+/// What has no method is set as a field: `config.away_pause = …`.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Config {
     /// Where members are: `http://host:port` or `https://host:port`. The port is 2379 where there is none, an IPv6 address
     /// stands in brackets. The client asks those that are named here, and no others.
@@ -47,6 +59,7 @@ pub struct Config {
 
 /// Files for TLS, all of them PEM. They are read at each connection, so that renewed ones are taken.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct TlsFiles {
     /// The certificates of the CAs that may sign a member's. Endpoints with `https` need it.
     pub ca: Option<PathBuf>,
@@ -63,6 +76,33 @@ pub struct User {
     pub name: String,
     /// The password, which is shown nowhere.
     pub password: String,
+}
+
+impl TlsFiles {
+    /// The same, with the certificates of the CAs in this file.
+    #[must_use]
+    pub fn with_ca(self, file: impl Into<PathBuf>) -> Self {
+        Self { ca: Some(file.into()), ..self }
+    }
+
+    /// The same, with the client's own certificate in this file.
+    #[must_use]
+    pub fn with_cert(self, file: impl Into<PathBuf>) -> Self {
+        Self { cert: Some(file.into()), ..self }
+    }
+
+    /// The same, with its key in this file.
+    #[must_use]
+    pub fn with_key(self, file: impl Into<PathBuf>) -> Self {
+        Self { key: Some(file.into()), ..self }
+    }
+}
+
+impl User {
+    /// With this name and this password.
+    pub fn new(name: impl Into<String>, password: impl Into<String>) -> Self {
+        Self { name: name.into(), password: password.into() }
+    }
 }
 
 impl fmt::Debug for User {
@@ -89,6 +129,30 @@ impl Config {
             message_bytes_max: 16 << 20,
             revision_bytes_max: 256 << 20,
         }
+    }
+
+    /// The same, with these files for TLS.
+    #[must_use]
+    pub fn with_tls(self, tls: TlsFiles) -> Self {
+        Self { tls, ..self }
+    }
+
+    /// The same, as this user.
+    #[must_use]
+    pub fn with_user(self, user: User) -> Self {
+        Self { user: Some(user), ..self }
+    }
+
+    /// The same, with so much time for a request over all tries.
+    #[must_use]
+    pub fn with_deadline(self, deadline: Duration) -> Self {
+        Self { deadline, ..self }
+    }
+
+    /// The same, with so much time for a try at one member.
+    #[must_use]
+    pub fn with_try_duration_max(self, try_duration_max: Duration) -> Self {
+        Self { try_duration_max, ..self }
     }
 
     /// Longer times are taken for this one: clocks end somewhere.

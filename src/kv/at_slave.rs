@@ -23,6 +23,7 @@ const FORWARDED_MAX: usize = 4096;
 
 /// What becomes of a caller's write at a slave of a kvnode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum SlaveWrites {
     /// It goes into the slave alone, as at an Elixir server.
     Accept,

@@ -30,6 +30,38 @@ const WAITING_MAX: usize = 1 << 16;
 /// Bytes of the answers of these, where they have some: beyond it a caller is told the same, but for one answer that is larger.
 const OUTCOMES_BYTES_MAX: usize = 64 << 20;
 
+/// When a write is answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ConfirmConfig {
+    /// So many slaves have it then, unless the caller says otherwise. 0, the default: at once.
+    pub slaves: u32,
+    /// The answer to a write that too few slaves have after this time is that. Less than what callers wait for themselves:
+    /// 5 s is `GenServer.call/2`'s. The default is 4 s.
+    pub timeout: Duration,
+}
+
+impl Default for ConfirmConfig {
+    /// At once, or within 4 s where a caller wants a write confirmed.
+    fn default() -> Self {
+        Self { slaves: 0, timeout: Duration::from_secs(4) }
+    }
+}
+
+impl ConfirmConfig {
+    /// The same, with so many slaves.
+    #[must_use]
+    pub const fn with_slaves(self, slaves: u32) -> Self {
+        Self { slaves, ..self }
+    }
+
+    /// The same, with so much time.
+    #[must_use]
+    pub const fn with_timeout(self, timeout: Duration) -> Self {
+        Self { timeout, ..self }
+    }
+}
+
 /// A write that a caller wants confirmed.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Wanted {

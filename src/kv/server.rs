@@ -6,12 +6,11 @@ use std::fmt;
 use std::hash::BuildHasher;
 use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::sync::{Arc, Weak};
-use std::time::Duration;
 
 use ahash::AHashMap;
 
 use super::clock::Clock;
-use super::confirm::{Confirmations, Wanted};
+use super::confirm::{ConfirmConfig, Confirmations, Wanted};
 use super::dropped::{DroppedPairs, NewFile};
 use super::election::Election;
 use super::expiry::Expiry;
@@ -81,23 +80,6 @@ pub struct KeyValueServer<S> {
     pub(super) forwarded: Arc<AtomicUsize>,
     shape: StateShape,
     pub(super) watch: Arc<StoreWatch>,
-}
-
-/// When a write is answered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ConfirmConfig {
-    /// So many slaves have it then, unless the caller says otherwise. 0: at once.
-    pub slaves: u32,
-    /// The answer to a write that too few slaves have after this time is that. Less than what callers wait for themselves:
-    /// 5 s is `GenServer.call/2`'s.
-    pub timeout: Duration,
-}
-
-impl Default for ConfirmConfig {
-    /// At once, or within 4 s where a caller wants a write confirmed.
-    fn default() -> Self {
-        Self { slaves: 0, timeout: Duration::from_secs(4) }
-    }
 }
 
 impl<S: Store> KeyValueServer<S> {

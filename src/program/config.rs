@@ -7,20 +7,21 @@ use std::time::Duration;
 
 use super::StartError;
 use crate::Node;
-use crate::config::{self, ServerName};
+use crate::config::{self, ServerName, with_each};
 use crate::kv::slaves::SLAVES_MAX;
-use crate::kv::{Consistency, SlaveWrites};
+use crate::kv::{Consistency, Replication, SlaveWrites};
 use crate::replica::SlaveName;
 use crate::store::SyncPolicy;
 
 /// The settings of the program. A plain value: nothing below the command line reads the environment.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Config {
     /// The node.
     pub node: config::Config,
-    /// The stores to serve, in order.
+    /// The stores to serve, in order. The default is none.
     pub stores: Vec<StoreConfig>,
-    /// The folder where the stores are kept. Without this and without [`etcd`](Self::etcd) they are in memory.
+    /// The folder where the stores are kept. Without this and without [`etcd`](Self::etcd), which is the default, they are in memory.
     pub data: Option<DataConfig>,
     /// The etcd where the stores are kept. Not beside [`data`](Self::data), [`confirm`](Self::confirm) or
     /// [`stored_bytes_max`](Self::stored_bytes_max).
@@ -35,19 +36,19 @@ pub struct Config {
     /// Whether the stores in memory, and those in etcd, have their keys in Erlang's order of terms beside their tables, for scans that ask
     /// for that. The default is `false`: it costs memory and time for each key (docs/operations.md says how much). Stores on disk have it always.
     pub ordered: bool,
-    /// Slaves of the first store.
+    /// Slaves of the first store. The default is none.
     pub slaves: Vec<ServerName>,
     /// Bytes kept for a slave that does not take them: past it the slave is behind, and only the keys that it misses are
-    /// kept; past it with these too, the whole store is sent once the slave takes writes again.
+    /// kept; past it with these too, the whole store is sent once the slave takes writes again. The default is 64 MiB.
     pub slave_buffer_bytes_max: usize,
-    /// Slaves that have a write of the first store before it is answered; 0: it is answered at once.
+    /// Slaves that have a write of the first store before it is answered; 0, the default: it is answered at once.
     pub confirm: u32,
     /// A write that fewer slaves have after this time is answered so. The default is 4 s: callers wait for 5 s
     /// (`GenServer.call/2`), and are to have an answer before.
     pub confirm_timeout: Duration,
-    /// What becomes of callers' writes to a store while it follows a kvnode's.
+    /// What becomes of callers' writes to a store while it follows a kvnode's. The default is [`SlaveWrites::Refuse`].
     pub slave_writes: SlaveWrites,
-    /// Where the page and the metrics are served by HTTP ([`http`](super::http)). `None`: nowhere.
+    /// Where the page and the metrics are served by HTTP ([`http`](super::http)). `None`, the default: nowhere.
     pub http: Option<SocketAddr>,
 }
 
@@ -59,7 +60,7 @@ impl Config {
     pub const CONFIRM_MAX: u32 = SLAVES_MAX as u32;
 
     /// [`slave_buffer_bytes_max`](Self::slave_buffer_bytes_max) where nothing else is said: 64 MiB.
-    pub const SLAVE_BUFFER_BYTES_MAX: usize = 64 << 20;
+    pub const SLAVE_BUFFER_BYTES_MAX: usize = Replication::SLAVE_BUFFER_BYTES_MAX;
 
     /// A node without stores, whose settings are the defaults.
     pub const fn new(node: config::Config) -> Self {
@@ -78,6 +79,43 @@ impl Config {
             slave_writes: SlaveWrites::Refuse,
             http: None,
         }
+    }
+}
+
+with_each! { Config:
+    with_stores = stores: Vec<StoreConfig>,
+    with_stored_bytes_max = stored_bytes_max: u64,
+    with_ordered = ordered: bool,
+    with_slaves = slaves: Vec<ServerName>,
+    with_slave_buffer_bytes_max = slave_buffer_bytes_max: usize,
+    with_confirm = confirm: u32,
+    with_confirm_timeout = confirm_timeout: Duration,
+    with_slave_writes = slave_writes: SlaveWrites,
+}
+
+impl Config {
+    /// The same, with its stores in a folder.
+    #[must_use]
+    pub fn with_data(self, data: DataConfig) -> Self {
+        Self { data: Some(data), ..self }
+    }
+
+    /// The same, with its stores in etcd.
+    #[must_use]
+    pub fn with_etcd(self, etcd: EtcdConfig) -> Self {
+        Self { etcd: Some(etcd), ..self }
+    }
+
+    /// The same, with the primary of the first store elected.
+    #[must_use]
+    pub fn with_elect(self, elect: ElectConfig) -> Self {
+        Self { elect: Some(elect), ..self }
+    }
+
+    /// The same, with page and metrics at this address.
+    #[must_use]
+    pub fn with_http(self, http: SocketAddr) -> Self {
+        Self { http: Some(http), ..self }
     }
 }
 
@@ -135,22 +173,36 @@ impl Config {
 
 /// Stores on disk.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct DataConfig {
     /// The folder, which one process has at a time.
     pub dir: PathBuf,
-    /// When writes are synced.
+    /// When writes are synced. The default is [`SyncPolicy::Always`].
     pub sync: SyncPolicy,
-    /// The folder that callers may have backups written into, by `{:backup, path}`; `None`: they may not.
+    /// The folder that callers may have backups written into, by `{:backup, path}`; `None`, the default: they may not.
     pub backup_dir: Option<PathBuf>,
+}
+
+impl DataConfig {
+    /// This folder, whose writes are synced before they are answered.
+    pub fn new(dir: impl Into<PathBuf>) -> Self {
+        Self { dir: dir.into(), sync: SyncPolicy::Always, backup_dir: None }
+    }
+}
+
+with_each! { DataConfig:
+    with_sync = sync: SyncPolicy,
+    with_backup_dir = backup_dir: Option<PathBuf>,
 }
 
 /// Stores in etcd. All kvnodes that have the same etcd and prefix, and a store with the same global name, serve one store: each of them
 /// may have local names of its own beside it. A store without a global name is found by its local names.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct EtcdConfig {
     /// The members: `http://host:port` or `https://host:port`. These are asked, and no others.
     pub endpoints: Vec<String>,
-    /// What all keys of kvnode in etcd begin with.
+    /// What all keys of kvnode in etcd begin with. The default is `kvnode`.
     pub prefix: String,
     /// The certificates of the CAs that may sign a member's (PEM): endpoints with `https` need it.
     pub ca: Option<PathBuf>,
@@ -192,9 +244,20 @@ impl EtcdConfig {
     }
 }
 
+with_each! { EtcdConfig:
+    with_prefix = prefix: String,
+    with_ca = ca: Option<PathBuf>,
+    with_cert = cert: Option<PathBuf>,
+    with_key = key: Option<PathBuf>,
+    with_user = user: Option<EtcdUser>,
+    with_reads = reads: Consistency,
+    with_compact = compact: Option<Duration>,
+}
+
 /// How the primary of a store is elected, that is kept in memory or on disk. All kvnodes that are to elect one have the same, and a first store with
 /// the same names: a global one, by which it is known in etcd and which the primary has, and a local one, by which it is found on its node.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ElectConfig {
     /// The etcd, of which some small keys are used.
     pub etcd: EtcdConfig,
@@ -208,6 +271,10 @@ impl ElectConfig {
     pub const fn new(etcd: EtcdConfig) -> Self {
         Self { etcd, is_lossy: false }
     }
+}
+
+with_each! { ElectConfig:
+    with_lossy = is_lossy: bool,
 }
 
 /// A setting that means nothing, or is missing, where the primary is elected. Its text says why.
@@ -290,9 +357,36 @@ pub enum NotAtEtcd {
 
 /// One store and the names that it is known by.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct StoreConfig {
     /// Names in `:global`.
     pub global: Vec<String>,
     /// Names on this node.
     pub local: Vec<String>,
+}
+
+impl StoreConfig {
+    /// The same, with one name more.
+    ///
+    /// ```
+    /// use kvnode::config::ServerName;
+    /// use kvnode::program::StoreConfig;
+    ///
+    /// let store = StoreConfig::default().with_name(ServerName::global("kv")).with_name(ServerName::local("kv"));
+    /// assert_eq!((store.global.len(), store.local.len()), (1, 1));
+    /// ```
+    #[must_use]
+    pub fn with_name(mut self, name: ServerName) -> Self {
+        match name {
+            ServerName::Global(name) => self.global.push(name),
+            ServerName::Local(name) => self.local.push(name),
+        }
+        self
+    }
+
+    /// Its names, the global ones first.
+    pub fn server_names(&self) -> Vec<ServerName> {
+        let global = self.global.iter().map(|name| ServerName::global(name));
+        global.chain(self.local.iter().map(|name| ServerName::local(name))).collect()
+    }
 }

@@ -14,11 +14,12 @@ use parking_lot::Mutex;
 use super::candidacy::Candidates;
 use super::elector::Elected;
 use super::holder::Held;
-use super::stores::{self, NotStarted, Replication, Stand};
 use super::{ElectConfig, EtcdConfig, StartError, Store, StoreConfig, Tell, taken};
 use crate::Node;
 use crate::config::ServerName;
 use crate::etcd::{self, Etcd};
+use crate::kv::serve::{GLOBAL, Stand, name_kept, serve_standing};
+use crate::kv::{NotServed, Replication, ServedStore};
 use crate::node::Resource;
 use crate::store::{Done, Engine, EtcdEngine, EtcdFigures, EtcdState, EtcdStore, OpenError, StoreError};
 
@@ -83,7 +84,7 @@ pub(super) fn stand<S: crate::store::Store>(
     replication: &Replication,
 ) -> Stand<S> {
     let name = names.global.first().cloned().map(ServerName::Global);
-    let name = name.as_ref().map(stores::name_kept).unwrap_or_default();
+    let name = name.as_ref().map(name_kept).unwrap_or_default();
     let elected = Arc::new(Elected {
         etcd: electing.etcd.clone(),
         base: crate::store::etcd::base_of(&electing.prefix, &name),
@@ -134,7 +135,7 @@ pub(super) fn begin(
 
 /// The names by which a store is found in an etcd: its global ones. A local name says nothing of other nodes' stores where there is a global one.
 pub(super) fn found_by(names: &[String]) -> Vec<String> {
-    let global: Vec<String> = names.iter().filter(|name| name.starts_with(stores::GLOBAL)).cloned().collect();
+    let global: Vec<String> = names.iter().filter(|name| name.starts_with(GLOBAL)).cloned().collect();
     if global.is_empty() { names.to_vec() } else { global }
 }
 
@@ -181,25 +182,25 @@ impl Opening {
             candidates: Arc::clone(&self.etcd.candidates),
         });
         loop {
-            let engine = ByGlobalNames(self.etcd.engine.clone());
+            let engine = Arc::new(ByGlobalNames(self.etcd.engine.clone()));
             let held = Arc::clone(&held);
             let stand = Box::new(move |process: &_, server| held.stand(process, server));
-            let started =
-                stores::start_standing(&self.node, &store.names, replication.clone(), engine, Some(stand));
+            let names = store.names.server_names();
+            let started = serve_standing(&self.node, names, replication.clone(), engine, Some(stand));
             let why = match started {
-                Ok((process, watch)) => {
+                Ok(ServedStore { process, figures }) => {
                     tracing::info!(store = %name, "the store is loaded from etcd, and has its names on this node");
-                    store.started(process.pid().clone(), watch);
+                    store.started(process.pid().clone(), figures);
                     return Ok(true);
                 }
                 Err(_) if self.is_over() => return Ok(false),
-                Err(NotStarted::Name(error)) => return Err(taken(error)),
-                Err(NotStarted::Open(OpenError::EtcdAway { reason })) => reason,
-                Err(NotStarted::Slaves(error @ (StoreError::Unavailable | StoreError::Unknown))) => {
+                Err(NotServed::Name(error)) => return Err(taken(error)),
+                Err(NotServed::Open(OpenError::EtcdAway { reason })) => reason,
+                Err(NotServed::Slaves(error @ (StoreError::Unavailable | StoreError::Unknown))) => {
                     error.to_string()
                 }
-                Err(NotStarted::Open(error)) => return Err(StartError::Etcd { store: name, error }),
-                Err(NotStarted::Slaves(error)) => {
+                Err(NotServed::Open(error)) => return Err(StartError::Etcd { store: name, error }),
+                Err(NotServed::Slaves(error)) => {
                     let error = OpenError::Etcd { reason: error.to_string() };
                     return Err(StartError::Etcd { store: name, error });
                 }

@@ -30,12 +30,13 @@ mod service;
 pub(crate) mod shown;
 pub mod snapshot;
 pub(crate) mod status;
-mod stores;
 
 use std::sync::{Arc, OnceLock};
 
 use smol::channel::{Receiver, Sender};
 
+#[cfg(all(feature = "cli", feature = "disk"))]
+pub(crate) use crate::kv::serve::name_kept;
 pub use crate::kv::{Consistency, SlaveWrites};
 pub use config::{Config, DataConfig, ElectConfig, EtcdConfig, EtcdUser, NotAtEtcd, NotElected, StoreConfig};
 pub use error::StartError;
@@ -47,14 +48,14 @@ pub use status::STATUS_NAME;
 use crate::config::ServerName;
 use crate::etf::Pid;
 use crate::kv::figures::StoreWatch;
-use crate::kv::{ConfirmConfig, Downstreams, ElectionState, KeyValueFunctions};
+use crate::kv::serve::serve_standing;
+use crate::kv::{
+    ConfirmConfig, Downstreams, ElectionState, KeyValueFunctions, NotServed, Replication, ServedStore,
+};
 use crate::store::{MemoryEngine, Room};
 use crate::{Node, NotNamed};
 use in_etcd::{Electing, InEtcd};
 use on_disk::OnDisk;
-#[cfg(all(feature = "cli", feature = "disk"))]
-pub(crate) use stores::name_kept;
-use stores::{NotStarted, Replication};
 
 /// A node with its stores.
 ///
@@ -237,15 +238,15 @@ fn start_stores(
             None => {
                 let memory = MemoryEngine::within(Arc::clone(room)).ordered(config.ordered);
                 let stand = electing.map(|electing| in_etcd::stand(electing, &store.names, &replication));
-                stores::start_standing(node, &store.names, replication, memory, stand)
+                serve_standing(node, store.names.server_names(), replication, Arc::new(memory), stand)
             }
         };
-        let (process, watch) = process.map_err(|error| match error {
-            NotStarted::Name(error) => taken(error),
-            NotStarted::Open(error) => StartError::Data(error),
-            NotStarted::Slaves(error) => StartError::Store(error),
+        let ServedStore { process, figures } = process.map_err(|error| match error {
+            NotServed::Name(error) => taken(error),
+            NotServed::Open(error) => StartError::Data(error),
+            NotServed::Slaves(error) => StartError::Store(error),
         })?;
-        store.started(process.pid().clone(), watch);
+        store.started(process.pid().clone(), figures);
     }
     if let Some(disk) = disk {
         on_disk::say_unserved(disk, &config.stores);

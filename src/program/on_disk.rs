@@ -3,12 +3,11 @@
 use std::sync::Arc;
 
 use super::in_etcd::{self, Electing};
-use super::stores::{self, NotStarted, Replication};
 use super::{DataConfig, StartError, StoreConfig};
-use crate::kv::figures::StoreWatch;
-use crate::node::Resource;
-use crate::store::{Disk, Engine};
-use crate::{Node, ProcessHandle};
+use crate::Node;
+use crate::kv::serve::{self, name_kept, serve_standing};
+use crate::kv::{NotServed, Replication, ServedStore};
+use crate::store::Disk;
 
 pub(super) type OnDisk = Arc<Disk>;
 
@@ -26,29 +25,22 @@ pub(super) fn start(
     replication: Replication,
     disk: &OnDisk,
     electing: Option<&Electing>,
-) -> Result<(ProcessHandle, Arc<StoreWatch>), NotStarted> {
+) -> Result<ServedStore, NotServed> {
     let stand = electing.map(|electing| in_etcd::stand(electing, names, &replication));
-    stores::start_standing(node, names, replication, Arc::clone(disk), stand)
+    serve_standing(node, names.server_names(), replication, Arc::new(Arc::clone(disk)), stand)
 }
 
+/// Says which stores of the folder nobody can reach, since they have none of the names of those that are served.
 pub(super) fn say_unserved(disk: &OnDisk, served: &[StoreConfig]) {
-    stores::say_unserved(disk, served.iter());
+    let served: Vec<String> =
+        served.iter().flat_map(StoreConfig::server_names).map(|name| name_kept(&name)).collect();
+    for names in disk.stores() {
+        if !names.iter().any(|name| served.contains(name)) {
+            tracing::warn!("a store on disk is not served: --store {} would", names.join(","));
+        }
+    }
 }
 
 pub(super) fn close_at_end(node: &Node, disk: &OnDisk) {
-    node.close_at_end(Arc::new(AtEnd(Arc::clone(disk))));
-}
-
-/// A disk, as a node that ends sees it.
-struct AtEnd(Arc<Disk>);
-
-impl Resource for AtEnd {
-    fn settle(&self, done: Box<dyn FnOnce() + Send>) {
-        // What could not be written was said to its callers.
-        Engine::settle(&self.0, Box::new(|_| done()));
-    }
-
-    fn close(&self) {
-        Engine::close(&self.0);
-    }
+    serve::close_at_end(node, Arc::new(Arc::clone(disk)));
 }

@@ -1,13 +1,11 @@
 //! A program that is built without stores on disk: settings that want one are refused with that reason.
 
 use std::convert::Infallible;
-use std::sync::Arc;
 
 use super::in_etcd::Electing;
-use super::stores::{NotStarted, Replication};
 use super::{DataConfig, StartError, StoreConfig};
-use crate::kv::figures::StoreWatch;
-use crate::{Node, ProcessHandle};
+use crate::Node;
+use crate::kv::{NotServed, Replication, ServedStore};
 
 pub(super) type OnDisk = Infallible;
 
@@ -21,7 +19,7 @@ pub(super) fn start(
     _replication: Replication,
     disk: &OnDisk,
     _electing: Option<&Electing>,
-) -> Result<(ProcessHandle, Arc<StoreWatch>), NotStarted> {
+) -> Result<ServedStore, NotServed> {
     match *disk {}
 }
 

@@ -3,9 +3,10 @@
 use std::convert::Infallible;
 use std::sync::Arc;
 
-use super::stores::{Replication, Stand};
 use super::{ElectConfig, EtcdConfig, StartError, Store, StoreConfig, Tell};
 use crate::Node;
+use crate::kv::Replication;
+use crate::kv::serve::Stand;
 use crate::store::EtcdFigures;
 
 pub(super) type InEtcd = Infallible;

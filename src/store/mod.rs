@@ -79,6 +79,7 @@ pub const FOUND_BYTES_MAX: usize = 64 << 20;
 /// When a write is synced, and so what a power cut can take. A killed process loses nothing that was answered by any of
 /// them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum SyncPolicy {
     /// Before it is answered. Nothing that was answered is lost.
     #[default]

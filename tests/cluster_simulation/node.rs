@@ -320,7 +320,7 @@ impl VirtualNode {
         SlaveName::remote(STORE, &self.name)
     }
 
-    /// Starts it, as `program/stores.rs` starts a store.
+    /// Starts it, as `kv::serve` starts a store.
     pub fn start(&mut self, incarnation: u64, confirm_timeout: Duration, clock: &Arc<Mutex<Clock>>) {
         match self.drive.clone() {
             _ if self.is_beam => self.start_beam(incarnation, clock),
@@ -367,7 +367,7 @@ impl VirtualNode {
         let (posts, dropped) = (Arc::new(Posts::new(clock, self.ahead_ms)), Dropped::default());
         let file = dropped.clone();
         let new_file: NewFile = Arc::new(move || Ok(("dropped".into(), Box::new(file.clone()))));
-        let confirm = ConfirmConfig { slaves: 0, timeout: confirm_timeout };
+        let confirm = ConfirmConfig::default().with_timeout(confirm_timeout);
         let (dispatch, follow) = (Arc::clone(&posts) as Arc<_>, Arc::clone(&posts) as Arc<_>);
         let server = KeyValueServer::new(store, dispatch, follow, self.slave_buffer_bytes_max);
         let server = server.living_as(incarnation).confirmed_by(confirm).dropping_into(new_file);

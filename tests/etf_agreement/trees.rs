@@ -350,7 +350,7 @@ fn the_deepest_tree_needs_no_large_stack() {
 
 #[test]
 fn a_tree_has_no_more_terms_than_the_limit() {
-    let limits = |terms_max| EetfLimits { terms_max, ..EetfLimits::DEFAULT };
+    let limits = |terms_max| EetfLimits::DEFAULT.with_terms_max(terms_max);
     let refused = |bytes: &[u8], terms: usize| {
         assert!(to_eetf(view(bytes), limits(terms)).is_ok());
         let over = to_eetf(view(bytes), limits(terms - 1));

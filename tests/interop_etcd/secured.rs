@@ -10,17 +10,13 @@ use super::support::otp::Otp;
 use super::support::tls::Ca;
 use super::{event, get, put, value};
 
-fn user(name: &str, password: &str) -> Option<User> {
-    Some(User { name: name.to_owned(), password: password.to_owned() })
-}
-
 #[test]
 fn a_user_has_a_token_and_another_one_when_it_is_not_taken_any_more() {
     let mut cluster = EtcdCluster::start(1);
-    let config = Config { user: user("kv", "geheim"), ..Config::new(cluster.endpoints()) };
+    let config = Config::new(cluster.endpoints()).with_user(User::new("kv", "geheim"));
     let etcd = Etcd::connect(config.clone()).unwrap();
     let nobody = Etcd::connect(Config::new(cluster.endpoints())).unwrap();
-    let wrong = Etcd::connect(Config { user: user("kv", "falsch"), ..config }).unwrap();
+    let wrong = Etcd::connect(config.with_user(User::new("kv", "falsch"))).unwrap();
     // While it is off a user does no harm.
     let revision = block_on(etcd.call(&put("a/1", "before"))).unwrap().header.unwrap().revision;
     for args in [
@@ -72,11 +68,8 @@ fn both_sides_show_certificates_and_strangers_are_not_believed() {
     assert!(Etcd::connect(config.clone()).is_err(), "https needs a CA");
     let files = |by: &Ca| {
         let files = by.files(&otp, "client");
-        let tls = TlsFiles {
-            ca: Some(server.path("ca.pem")),
-            cert: Some(files.path("cert.pem")),
-            key: Some(files.path("key.pem")),
-        };
+        let tls = TlsFiles::default().with_ca(server.path("ca.pem"));
+        let tls = tls.with_cert(files.path("cert.pem")).with_key(files.path("key.pem"));
         (files, tls)
     };
     let (_kept, tls) = files(&ca);
@@ -87,11 +80,11 @@ fn both_sides_show_certificates_and_strangers_are_not_believed() {
     // Without a certificate, with a stranger's, with a stranger as CA, and by a name that is not in the certificate.
     let (_kept, stranger) = files(&other);
     let other_files = other.files(&otp, "localhost");
-    let by_address = Config { endpoints: vec![cluster.endpoint(0)], ..config.clone() };
+    let by_address = Config::new([cluster.endpoint(0)]).with_tls(tls.clone()).with_deadline(config.deadline);
     for (what, config) in [
-        ("none", Config { tls: TlsFiles { ca: tls.ca.clone(), ..TlsFiles::default() }, ..config.clone() }),
-        ("a stranger's", Config { tls: stranger, ..config.clone() }),
-        ("another CA", Config { tls: TlsFiles { ca: Some(other_files.path("ca.pem")), ..tls }, ..config }),
+        ("none", config.clone().with_tls(TlsFiles::default().with_ca(server.path("ca.pem")))),
+        ("a stranger's", config.clone().with_tls(stranger)),
+        ("another CA", config.with_tls(tls.with_ca(other_files.path("ca.pem")))),
         ("another name", by_address),
     ] {
         let refused = block_on(Etcd::connect(config).unwrap().call(&put("k", "v")));

@@ -357,7 +357,7 @@ fn a_mailbox_ends_where_it_is_stopped_killed_or_its_node_ends() {
 fn what_a_mailbox_passes_over_is_bounded() {
     let epmd = Epmd::start();
     let beam = BeamNode::start(&Otp::usual(), &epmd, "beam");
-    let limits = Limits { mailbox_messages_max: 10, ..Limits::default() };
+    let limits = Limits::default().with_mailbox_messages_max(10);
     let node = Running::start_with(&epmd, "rust", limits);
     let mut inbox = node.mailbox();
     inbox.process().register("main").expect("the name is free");

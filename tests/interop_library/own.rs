@@ -302,7 +302,7 @@ fn no_node_can_send_what_only_the_program_tells() {
 #[test]
 fn what_cannot_be_told_comes_back() {
     let epmd = Epmd::start();
-    let node = Running::start_with(&epmd, "rust", Limits { mailbox_messages_max: 3, ..Limits::default() });
+    let node = Running::start_with(&epmd, "rust", Limits::default().with_mailbox_messages_max(3));
     let held = listen(&node);
     let ok: Atom = block_on(node.call(&held.to(), &atom("gate"), PATIENCE)).expect("an answer");
     assert_eq!(ok, atom("ok"));
@@ -577,7 +577,7 @@ fn a_message_without_room_is_told_the_bound_and_its_setting() {
         beam.check("GenServer.call(listener, :heard)", "[]");
     });
     let epmd = Epmd::start();
-    let node = Running::start_with(&epmd, "rust", Limits { mailbox_messages_max: 2, ..Limits::default() });
+    let node = Running::start_with(&epmd, "rust", Limits::default().with_mailbox_messages_max(2));
     let held = listen(&node);
     let _ok: Atom = block_on(node.call(&held.to(), &atom("gate"), PATIENCE)).expect("an answer");
     held.handle.tell(Info::Told(1)).expect("there is room");

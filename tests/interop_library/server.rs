@@ -348,7 +348,7 @@ fn links_work_both_ways_and_exit_signals_can_be_trapped() {
 #[test]
 fn a_server_shows_its_state_to_sys_between_two_messages() {
     on_every_otp(|otp| {
-        let limits = Limits { state_bytes_max: 1 << 10, ..Limits::default() };
+        let limits = Limits::default().with_state_bytes_max(1 << 10);
         let (_epmd, beam, _node, held) = pair(otp, limits);
         beam.check(":sys.get_state(probe)", r#"{:waiting, 0, ["init true"]}"#);
         beam.run("GenServer.cast(probe, {:hear, 7})");
@@ -426,7 +426,7 @@ fn a_supervised_server_comes_back_under_its_names_as_its_restart_type_says() {
 #[test]
 fn a_full_mailbox_ends_calls_and_drops_the_rest_and_the_server_goes_on() {
     on_every_otp(|otp| {
-        let limits = Limits { mailbox_messages_max: 10, mailbox_bytes_max: 10_000, ..Limits::default() };
+        let limits = Limits::default().with_mailbox_messages_max(10).with_mailbox_bytes_max(10_000);
         let (_epmd, beam, _node, held) = pair(otp, limits);
         beam.check("GenServer.call(probe, :gate)", ":ok");
         beam.run("for n <- 1..15, do: GenServer.cast(probe, {:hear, n})");

@@ -45,7 +45,7 @@ impl Epmd {
 
     /// What has a node of the test's own process use this one, and start none.
     pub fn config(&self) -> EpmdConfig {
-        EpmdConfig { port: self.port(), start: false, ..EpmdConfig::default() }
+        EpmdConfig::default().with_port(self.port()).with_start(false)
     }
 
     fn run(program: Program) -> Self {

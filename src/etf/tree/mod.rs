@@ -79,6 +79,7 @@ pub use error::{FromEetfError, ToEetfError};
 
 /// How large a tree may become that is made of a peer's bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct EetfLimits {
     /// How deep terms are nested; the term itself is one level. 256 by default: everything that is done with an
     /// `eetf::Term` recurses (comparing, cloning, printing, dropping it), and a thread's stack has to suffice. The other
@@ -92,6 +93,20 @@ pub struct EetfLimits {
 impl EetfLimits {
     /// As `default`.
     pub const DEFAULT: Self = Self { depth_max: 256, terms_max: 1_000_000 };
+}
+
+impl EetfLimits {
+    /// The same, with terms nested so deep.
+    #[must_use]
+    pub const fn with_depth_max(self, depth_max: usize) -> Self {
+        Self { depth_max, ..self }
+    }
+
+    /// The same, with so many terms.
+    #[must_use]
+    pub const fn with_terms_max(self, terms_max: usize) -> Self {
+        Self { terms_max, ..self }
+    }
 }
 
 impl Default for EetfLimits {

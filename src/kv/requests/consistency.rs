@@ -12,6 +12,7 @@ use crate::store::{Done, Store};
 
 /// How new the answer of a read is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum Consistency {
     /// Not older than what was read or written before at this store's process. Another process that serves the same store, or its primary,
     /// may have answered something newer.

@@ -1,7 +1,7 @@
 //! Processes under supervision: started under their names, and started again when they have ended.
 //!
 //! The decisions are [`Supervisor`]'s; here is what carries them out. The stores of the command line are one user of
-//! this (`program/stores.rs`), and use nothing that others cannot.
+//! this (`kv::serve`), and use nothing that others cannot.
 
 use std::fmt;
 use std::panic::AssertUnwindSafe;

@@ -1,26 +1,25 @@
-//! The stores of a node, started. All that this uses is public: `tests/library_stores.rs` compiles this very file, and
-//! the server in `src/kv`, outside of the crate.
+//! A store on a node: its names, its slaves, and its process, which is started again when it has ended.
+//!
+//! [`serve`] is for stores of any engine; the program's are started by the same functions. All of it uses what is public:
+//! `tests/library_stores.rs` compiles these very files, as part of the server, outside of the crate.
 //!
 //! What a store had in memory is lost when it ends; what it had on disk is there when it is started again, and so are
 //! the slaves that were added to it. Names, and the slaves that it was configured with, are given to it each time.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::PathBuf;
+mod files;
+mod replication;
+
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+pub use replication::Replication;
+
 use crate::config::ServerName;
 use crate::kv::figures::StoreWatch;
-use crate::kv::{
-    ConfirmConfig, Consistency, Downstreams, KeyValueServer, NewFile, SlaveEntry, SlaveWrites, StateShape,
-};
-use crate::program::{Config, StoreConfig};
-use crate::replica::{KnownSlave, SlaveName};
-#[cfg(feature = "disk")]
-use crate::store::Disk;
+use crate::kv::{Downstreams, KeyValueServer, NewFile, SlaveEntry, StateShape};
+use crate::node::Resource;
+use crate::replica::KnownSlave;
 use crate::store::{Engine, OpenError, Store, StoreError};
 use crate::{Node, NotNamed, ProcessHandle, Restart};
 
@@ -30,89 +29,141 @@ const PLAIN_MODULE: &str = "Elixir.KeyValueStore";
 /// What the global names of a store begin with where they are kept, as they are typed after `--store`.
 pub const GLOBAL: &str = "global:";
 
-/// Files of one store that may be in a folder.
-const DROPPED_FILES_MAX: u32 = 10_000;
-
-/// How a store is replicated from the start.
+/// A store that is served.
 #[derive(Clone, Debug)]
-pub struct Replication {
-    /// Its slaves.
-    pub slaves: Vec<SlaveName>,
-    /// What it keeps for each slave, in bytes.
-    pub slave_buffer_bytes_max: usize,
-    /// When a write is answered.
-    pub confirm: ConfirmConfig,
-    /// What becomes of writes while it is a kvnode's slave.
-    pub slave_writes: SlaveWrites,
-    /// How new the answers of reads are that say nothing of it, where other processes serve the store too.
-    pub reads: Consistency,
+#[non_exhaustive]
+pub struct ServedStore {
+    /// Its process.
+    pub process: ProcessHandle,
+    /// What it has done and holds. They outlive each life of the process, and go on counting.
+    pub figures: Arc<StoreWatch>,
 }
 
-impl Default for Replication {
-    fn default() -> Self {
-        Self {
-            slaves: Vec::new(),
-            slave_buffer_bytes_max: Config::SLAVE_BUFFER_BYTES_MAX,
-            confirm: ConfirmConfig::default(),
-            slave_writes: SlaveWrites::default(),
-            reads: Consistency::default(),
-        }
-    }
-}
-
-/// Why a store was not started.
-#[derive(Debug)]
-#[allow(dead_code, reason = "some who start stores have nobody to tell why")]
-pub enum NotStarted {
-    /// It could not have one of its names.
+/// Why a store is not served.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum NotServed {
+    /// It could not have one of its names: another process of this node has it. The caller's fault.
+    #[error(transparent)]
     Name(NotNamed),
-    /// The folder could not give it what it had.
+    /// The engine could not give it what it had.
+    #[error(transparent)]
     Open(OpenError),
     /// The slaves that were added to it could not be read.
-    Slaves(StoreError),
+    #[error("the slaves of the store cannot be read: {0}")]
+    Slaves(#[source] StoreError),
 }
 
-/// Starts a store under its names, kept by an engine; gives it with its counters, which outlive it.
+/// Serves a store of any engine on a node: callers on any BEAM read, write and watch it by its names, keys end at their
+/// deadlines, Elixir servers and kvnodes are its slaves, it is the slave of another store, and it is promoted.
+///
+/// Its process is started again when it has ended. The engine is settled and closed when the node ends
+/// ([`Node::stop`]); for several stores of one engine, which is settled once then, there is [`serve_standing`] with
+/// [`close_at_end`].
+///
+/// ```
+/// use kvnode::Node;
+/// use kvnode::config::ServerName;
+/// use kvnode::kv::{Replication, serve};
+/// use kvnode::store::MemoryEngine;
+///
+/// fn stock(node: &Node) -> Result<(), kvnode::kv::NotServed> {
+///     let names = [ServerName::global("stock"), ServerName::local("stock")];
+///     let store = serve(node, names, Replication::default(), MemoryEngine::default())?;
+///     println!("{} keys", store.figures.server().map_or(0, |server| server.entries()));
+///     Ok(())
+/// }
+/// ```
+///
+/// `examples/own_engine.rs` has an engine of its own, with slaves of both kinds.
 ///
 /// # Errors
-/// The caller's, or the engine's: see [`NotStarted`].
-#[allow(dead_code, reason = "the program says of each store whether it stands for something")]
-pub fn start(
+/// The caller's, or the engine's: see [`NotServed`].
+pub fn serve(
     node: &Node,
-    names: &StoreConfig,
+    names: impl IntoIterator<Item = ServerName>,
     replication: Replication,
     engine: impl Engine,
-) -> Result<(ProcessHandle, Arc<StoreWatch>), NotStarted> {
-    start_standing(node, names, replication, engine, None)
+) -> Result<ServedStore, NotServed> {
+    let engine = Arc::new(engine);
+    let served = serve_standing(node, names, replication, Arc::clone(&engine), None)?;
+    close_at_end(node, engine);
+    Ok(served)
+}
+
+/// Has an engine settle when the node begins to end, and close when its processes have ended.
+pub fn close_at_end(node: &Node, engine: Arc<impl Engine>) {
+    node.close_at_end(Arc::new(AtEnd(engine)));
+}
+
+/// An engine, as a node that ends sees it.
+struct AtEnd<E>(Arc<E>);
+
+impl<E: Engine> Resource for AtEnd<E> {
+    fn settle(&self, done: Box<dyn FnOnce() + Send>) {
+        // What could not be written was said to its callers.
+        self.0.settle(Box::new(|_| done()));
+    }
+
+    fn close(&self) {
+        self.0.close();
+    }
 }
 
 /// Begins to find out whether a process of a store is the one of several that holds its global names, or the primary of several stores: each
 /// time it was started.
 pub type Stand<S> = Box<dyn Fn(&ProcessHandle, Arc<KeyValueServer<S>>) + Send + Sync>;
 
-/// The same of a store that is not alone, where there is a `stand`: other processes serve it too, or its primary is elected. It is given its names
-/// on this node; its global ones, and its slaves, are for what is begun by `stand`.
+/// As [`serve`], of a store that is not alone, where there is a `stand`: other processes serve it too, or its primary is elected. It is given its
+/// names on this node; its global ones, and its slaves, are for what is begun by `stand`. Without one it is as by [`serve`], and in both cases the
+/// engine is closed by its user.
 ///
 /// # Errors
-/// As of [`start`].
-pub fn start_standing<E: Engine>(
+/// As of [`serve`].
+pub fn serve_standing<E: Engine>(
     node: &Node,
-    names: &StoreConfig,
+    names: impl IntoIterator<Item = ServerName>,
     replication: Replication,
-    engine: E,
+    engine: Arc<E>,
     stand: Option<Stand<E::Store>>,
-) -> Result<(ProcessHandle, Arc<StoreWatch>), NotStarted> {
-    let kept_as = names_kept(names);
+) -> Result<ServedStore, NotServed> {
+    let names = Names::of(names);
+    let kept_as = names.kept();
     // Else where it runs; the second is a service's folder.
     let dirs = engine.folder().map_or_else(
         || vec![".".into(), std::env::var_os("HOME").unwrap_or_default().into(), std::env::temp_dir()],
         |dir| vec![dir],
     );
-    let dropped = dropped_files(dirs, &kept_as.first().cloned().unwrap_or_default());
-    let store = engine.open(&kept_as).map_err(NotStarted::Open)?;
-    KeyValueServer::kept_slaves(&store).map_err(NotStarted::Slaves)?;
+    let dropped = files::dropped_files(dirs, &kept_as.first().cloned().unwrap_or_default());
+    let store = engine.open(&kept_as).map_err(NotServed::Open)?;
+    KeyValueServer::kept_slaves(&store).map_err(NotServed::Slaves)?;
     let make = move || engine.open_again(&store);
-    supervise(node, names, replication, dropped, make, stand).map_err(NotStarted::Name)
+    supervise(node, names, replication, dropped, make, stand).map_err(NotServed::Name)
+}
+
+/// The names of a store, the global ones first.
+struct Names {
+    global: Vec<String>,
+    local: Vec<String>,
+}
+
+impl Names {
+    fn of(names: impl IntoIterator<Item = ServerName>) -> Self {
+        let mut sorted = Self { global: Vec::new(), local: Vec::new() };
+        for name in names {
+            match name {
+                ServerName::Global(name) => sorted.global.push(name),
+                ServerName::Local(name) => sorted.local.push(name),
+            }
+        }
+        sorted
+    }
+
+    /// As they are kept with the store.
+    fn kept(&self) -> Vec<String> {
+        let global = self.global.iter().map(|name| name_kept(&ServerName::global(name)));
+        global.chain(self.local.iter().map(|name| name_kept(&ServerName::local(name)))).collect()
+    }
 }
 
 /// A slave of a store that nobody has told it yet.
@@ -120,12 +171,12 @@ type Added<S> = (Arc<KeyValueServer<S>>, Arc<SlaveEntry>);
 
 fn supervise<S: Store>(
     node: &Node,
-    names: &StoreConfig,
+    names: Names,
     replication: Replication,
     dropped: NewFile,
     make: impl Fn() -> S + Send + Sync + 'static,
     stand: Option<Stand<S>>,
-) -> Result<(ProcessHandle, Arc<StoreWatch>), NotNamed> {
+) -> Result<ServedStore, NotNamed> {
     let plain = names.global.is_empty() && names.local == [PLAIN_MODULE];
     let shape = if plain { StateShape::Plain } else { StateShape::Replicated };
     let local = names.local.iter().map(|name| ServerName::local(name));
@@ -209,62 +260,7 @@ fn supervise<S: Store>(
         // A server that begins waits for what was asked of its store before.
         node.supervise_waiting(Restart::Permanent, names, start, named)?
     };
-    Ok((process, watched))
-}
-
-#[cfg(feature = "disk")]
-/// Says which stores of a folder nobody can reach, since they have none of the names of those that are served.
-pub fn say_unserved<'a>(disk: &Disk, served: impl Iterator<Item = &'a StoreConfig>) {
-    let served: Vec<String> = served.flat_map(names_kept).collect();
-    for names in disk.stores() {
-        if !names.iter().any(|name| served.contains(name)) {
-            tracing::warn!("a store on disk is not served: --store {} would", names.join(","));
-        }
-    }
-}
-
-/// Makes the files for what a store drops when another was promoted in its place: in the first of the folders that can be
-/// written to, for its owner alone, and never over one that is there.
-fn dropped_files(dirs: Vec<PathBuf>, store: &str) -> NewFile {
-    let name = store.rsplit(':').next().unwrap_or_default();
-    let plain = |char: char| if char.is_ascii_alphanumeric() || "-_".contains(char) { char } else { '_' };
-    let name: String = name.chars().take(64).map(plain).collect();
-    Arc::new(move || {
-        let mut last = io::Error::from(io::ErrorKind::NotFound);
-        for dir in &dirs {
-            match new_file(dir, &name) {
-                Ok(made) => return Ok(made),
-                Err(error) => last = error,
-            }
-        }
-        Err(last)
-    })
-}
-
-fn new_file(dir: &std::path::Path, name: &str) -> io::Result<(String, Box<dyn Write + Send>)> {
-    let dir = dir.canonicalize()?;
-    for number in 1..=DROPPED_FILES_MAX {
-        let path = dir.join(format!("kvnode-dropped-{name}-{number}.exs"));
-        match OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path) {
-            Ok(file) => return Ok((path.display().to_string(), Box::new(Synced(file)))),
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Err(io::ErrorKind::AlreadyExists.into())
-}
-
-/// A file that is on disk once it was flushed.
-struct Synced(File);
-
-impl Write for Synced {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.0.sync_all()
-    }
+    Ok(ServedStore { process, figures: watched })
 }
 
 /// A name of a store as it is kept with it: as it is typed after `--store`.
@@ -274,10 +270,4 @@ pub fn name_kept(name: &ServerName) -> String {
         ServerName::Global(name) => format!("{GLOBAL}{}", name.escape_debug()),
         ServerName::Local(name) => format!("local:{}", name.escape_debug()),
     }
-}
-
-/// The names of a store as they are kept with it.
-fn names_kept(names: &StoreConfig) -> Vec<String> {
-    let global = names.global.iter().map(|name| name_kept(&ServerName::Global(name.clone())));
-    global.chain(names.local.iter().map(|name| name_kept(&ServerName::Local(name.clone())))).collect()
 }

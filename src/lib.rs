@@ -35,9 +35,9 @@
 //! | what you see | why, and what to do |
 //! | --- | --- |
 //! | `start` fails: `no epmd answers`, `the name "counter" is taken`, `the cookie file …` | the error says what to do; [`StartError`] has all of them |
-//! | `Node.ping` gives `:pang`, and the log here `handshake refused: … cookie` | the cookies differ: `Node.get_cookie()` in iex tells its own, [`NodeBuilder::cookie`] takes it |
+//! | `Node.ping` gives `:pang`, and the log here has `its cookie is not ours` | `Node.get_cookie()` in iex tells its own, [`NodeBuilder::cookie`] takes it |
 //! | `:pang`, and the log here says nothing | another name: the host is that of `node()` in iex, and `iex` alone, without `--sname`, is no node |
-//! | `:pang`, and the log here says that names are short and long | `iex --name iex@host.example.org` has a long name, and so must this node: `Node::builder("counter@host.example.org")` |
+//! | the same, and iex says `System running to use fully qualified hostnames` | `iex --name iex@host.example.org` has a long name, and so must this node: `Node::builder("counter@host.example.org")` |
 //! | `:pang` between two machines | both need each other's epmd (port 4369) and distribution port ([`NodeBuilder::dist_port`] gives a fixed one) |
 //! | a call of `{:global, :counter}` exits with `:noproc` | `Node.ping` first: a BEAM knows the global names of nodes that it is connected to. Or say [`NodeBuilder::connect`] here |
 //! | a call exits with `{:bad_call, request}` | the type `Call` has no such request: the log says what it wanted and met |

@@ -37,6 +37,7 @@ impl Server for Counter {
 
 /// Runs the node until it ends.
 pub fn main() -> Result<(), Box<dyn std::error::Error>> {
+    tracing_subscriber::fmt().with_writer(std::io::stderr).init();
     let node = Node::builder("counter").start()?;
     node.serve(Counter(0)).register_global("counter")?;
     node.wait();

@@ -23,7 +23,7 @@ const OPERATIONS: &str = include_str!("../docs/operations.md");
 
 /// Flags of other programs that pages name.
 const FOREIGN_FLAGS: &[(&str, &[&str])] = &[
-    ("cargo", &["--locked", "--open", "--path", "--release"]),
+    ("cargo", &["--document-private-items", "--locked", "--open", "--path", "--release"]),
     ("etcd", &["--auto-compaction-retention", "--client-cert-auth", "--quota-backend-bytes"]),
     ("etcdctl", &["--endpoints"]),
     ("iex", &["--erl", "--hidden"]),

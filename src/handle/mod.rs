@@ -64,6 +64,16 @@ use crate::node::{Client, Node};
 
 /// A store, asked with Rust types. See the [module](self).
 ///
+/// ```no_run
+/// use kvnode::{Handle, Node, ServerRef, block_on};
+///
+/// let node = Node::builder("shop").connect("kvnode@myhost").start()?;
+/// let stock: Handle<String, i64> = node.store(ServerRef::global("slave1"));
+/// block_on(stock.put("pencils", &12))?;
+/// assert_eq!(block_on(stock.get("pencils"))?, Some(12));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
 /// Cheap to clone. What its methods give needs neither the handle nor the arguments any more, and asks nothing before it is
 /// awaited.
 ///

@@ -18,6 +18,66 @@ use crate::distribution::{DistributionFlags, Outbound, RemoteProcess};
 use crate::etf::{Pid, Reference, SharedBytes, TermWriter};
 
 /// Something that has messages for processes on another node.
+///
+/// # A stream of numbers
+///
+/// As fast as the node of its receiver takes them, and without a queue: each number is written when there is room for it.
+///
+/// ```
+/// use std::sync::Arc;
+/// use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+///
+/// use kvnode::distribution::RemoteProcess;
+/// use kvnode::etf::{Pid, TermView};
+/// use kvnode::process::{Effect, Feed, Feeding, More};
+/// use kvnode::{Caller, GenServer, Turn};
+///
+/// #[derive(Debug)]
+/// struct Numbers {
+///     from: Pid,
+///     to: RemoteProcess,
+///     next: AtomicU64,
+///     end: u64,
+/// }
+///
+/// impl Feed for Numbers {
+///     fn feed(&self, out: &mut Feeding<'_>) -> More {
+///         while self.next.load(Relaxed) < self.end {
+///             if !out.has_room() {
+///                 return More::WhenRoom;
+///             }
+///             let number = self.next.fetch_add(1, Relaxed);
+///             out.send(&self.from, &self.to, |w| _ = w.unsigned(number));
+///         }
+///         More::No
+///     }
+/// }
+///
+/// /// `GenServer.call(counting, n)`: the messages 0, 1, … n - 1 come to the caller.
+/// struct Counting;
+///
+/// impl GenServer for Counting {
+///     fn handle_call(&self, request: TermView<'_>, caller: &Caller<'_>, turn: &mut Turn<'_>) {
+///         let Some(end) = request.as_unsigned() else {
+///             return turn.end_call(caller, |w| _ = w.tuple(2).atom("bad_call").term(request));
+///         };
+///         let to: Pid = caller.pid().into();
+///         let node = Arc::clone(&to.node);
+///         let from = turn.me.pid.clone();
+///         let numbers = Numbers { from, to: RemoteProcess::Pid(to), next: AtomicU64::new(0), end };
+///         turn.effects.push(Effect::Feed(node, Arc::new(numbers)));
+///         turn.reply(caller, |w| _ = w.atom("ok"));
+///     }
+///
+///     fn handle_cast(&self, _request: TermView<'_>, _turn: &mut Turn<'_>) {}
+/// }
+///
+/// # fn run() -> Result<(), Box<dyn std::error::Error>> {
+/// let node = kvnode::Node::builder("counting").start()?;
+/// node.serve_inline(Arc::new(Counting)).register("counting")?;
+/// # Ok(())
+/// # }
+/// ```
 pub trait Feed: fmt::Debug + Send + Sync {
     /// The connection to a node has room: writes what waits, as long as there is [room](Feeding::has_room).
     ///

@@ -26,6 +26,30 @@ use crate::within::within;
 /// One process's way to all others: whatever it does comes from that process's pid.
 ///
 /// Cheap to clone. Its futures need no runtime of the caller's. Dropping one ends what it waits for.
+///
+/// ```no_run
+/// use std::time::Duration;
+///
+/// use kvnode::etf::atom;
+/// use kvnode::{CallError, Node, ServerRef, block_on};
+///
+/// let node = Node::builder("shop").connect("beam@myhost").start()?;
+/// // Of the node; the client of a server is `cx.client()`.
+/// let client = node.client();
+/// let stock = ServerRef::global("stock");
+/// block_on(async {
+///     client.cast_as(&stock, &(atom("add"), "pencils", 3)).await?;
+///     match client.call_as::<u32, _>(&stock, &(atom("count"), "pencils"), Duration::from_secs(5)).await {
+///         Ok(count) => println!("{count} pencils"),
+///         Err(CallError::NoProcess) => println!("nobody has that name"),
+///         Err(error) => return Err(error),
+///     }
+///     let mut monitor = client.monitor(&stock).await?;
+///     println!("the stock has ended: {:?}", monitor.ended().await);
+///     Ok(())
+/// })?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone)]
 pub struct Client {
     node: Arc<Node>,

@@ -22,6 +22,31 @@ const DEFERRED_MAX: usize = 4096;
 /// They run inline, on the connection that the call came by: one that has to wait answers later
 /// ([`Context::defer`]). A panic fails the call that it happened in, with the error `{:panic, text}`. With types for arguments
 /// and values they are written by [`Node::module`](crate::Node::module).
+///
+/// ```no_run
+/// use std::sync::Arc;
+///
+/// use kvnode::Node;
+/// use kvnode::process::rpc::{Answer, Context, Exception, FunctionCall, Functions};
+///
+/// /// `:erpc.call(node, Echo, :echo, [term])` gives the term, whatever it is.
+/// struct Echo;
+///
+/// impl Functions for Echo {
+///     fn apply(&self, call: &FunctionCall<'_>, _context: &mut Context<'_>) -> Option<Answer> {
+///         match (call.module, call.function, call.arguments) {
+///             ("Elixir.Echo", "echo", [term]) => Some(Answer::value(|w| _ = w.term(*term))),
+///             ("Elixir.Echo", "echo", _) => Some(Answer::raise(Exception::badarg(call))),
+///             _ => None, // undef, unless others have it
+///         }
+///     }
+/// }
+///
+/// let node = Node::builder("echo").start()?;
+/// node.client().serve(Arc::new(Echo));
+/// node.wait();
+/// # Ok::<(), kvnode::StartError>(())
+/// ```
 pub trait Functions: Send + Sync + 'static {
     /// Calls the function; `None`: it is none of these, others are asked.
     fn apply(&self, call: &FunctionCall<'_>, context: &mut Context<'_>) -> Option<Answer>;

@@ -60,3 +60,40 @@ pub fn main() -> Result<(), Box<dyn std::error::Error>> {
     node.wait();
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use kvnode::test::{Sent, TestServer};
+
+    use super::*;
+
+    #[test]
+    fn what_the_master_has_said_is_kept_until_it_is_forgotten() {
+        let (mut cache, master) = (TestServer::start(Cache::default()), ServerRef::global("master"));
+        let get = (atom("get"), "key");
+        let call = cache.call(&get);
+        assert_eq!(cache.sent(), [Sent::call(&master, &get)]);
+        cache.answer(&master, &42);
+        assert_eq!(call.reply::<i64>(), 42);
+        assert_eq!(cache.call(&get).reply::<i64>(), 42);
+        assert_eq!(cache.sent(), [], "it is not asked for again");
+        cache.cast(&(atom("forget"), "key"));
+        cache.call(&get);
+        assert_eq!(cache.sent(), [Sent::call(&master, &get)]);
+    }
+
+    #[test]
+    fn a_call_ends_where_the_master_ends_or_does_not_answer() {
+        let (mut cache, master) = (TestServer::start(Cache::default()), ServerRef::global("master"));
+        let call = cache.call(&(atom("get"), "key"));
+        cache.advance(Duration::from_millis(4_999));
+        assert_eq!(call.answer(), None);
+        cache.advance(Duration::from_millis(1));
+        let [tag, _] =
+            call.exit().view().as_tuple::<2>().map(|pair| pair.map(OwnedTerm::from)).expect("a pair");
+        assert_eq!(tag, OwnedTerm::atom("no_master"));
+        let call = cache.call(&(atom("get"), "key"));
+        cache.down(&master, &atom("killed"));
+        assert!(format!("{:?}", call.exit()).contains("killed"));
+    }
+}

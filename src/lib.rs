@@ -72,6 +72,7 @@
 //! | do in a server what blocks its thread | [`unblock`], [`NodeBuilder::threads`] |
 //! | keep the terms of code that was written for eetf and erl_rpc | the feature `eetf`: `kvnode::etf::tree` |
 //! | have a server started again when it has ended | [`Node::supervise`] |
+//! | test a server without a cluster, on a clock of the test's | [`test`] |
 //! | show a server's state to `:sys` and observer | [`Server::state`] |
 //! | write a server that answers without a mailbox, on the connection's own thread | [`GenServer`] |
 //! | stream to a process at the pace of its node | [`process::Feed`] |
@@ -90,6 +91,7 @@
 
 #[cfg(feature = "cli")]
 pub mod cli;
+mod clock;
 pub mod config;
 pub mod distribution;
 #[cfg(feature = "etcd")]
@@ -111,6 +113,8 @@ mod within;
 pub use config::ServerName;
 pub use distribution::ServerRef;
 pub use handle::Handle;
+#[doc(inline)]
+pub use node::test;
 pub use node::{
     Ask, Client, ConnectedNode, Context, Down, GlobalName, Inbox, Mail, MonitorRef, Never, Node, NodeBuilder,
     NodeEvent, NodeEvents, NotNamed, NotReplied, NotTold, PeerDown, ProcessHandle, ReceiveError,

@@ -4,8 +4,9 @@ use std::future::Future;
 use std::io;
 use std::time::Duration;
 
-use smol::Timer;
 use smol::future::FutureExt;
+
+use crate::clock::Sleep;
 
 /// Waits for `work`, but not longer than `limit`. `None`: the time is over, and the work is dropped where it was. Work that is done at
 /// the same time counts; `Duration::MAX` is no limit.
@@ -21,7 +22,7 @@ use smol::future::FutureExt;
 /// assert_eq!(block_on(within(Duration::ZERO, pending::<u8>())), None);
 /// ```
 pub async fn within<T>(limit: Duration, work: impl Future<Output = T>) -> Option<T> {
-    until(Timer::after(limit), work).await
+    until(Sleep::after(limit), work).await
 }
 
 /// Waits for `work`, but not after `end` is there. `None`: it was, and the work is dropped where it was. Work that is done at the

@@ -10,12 +10,13 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("process", &["etf", "distribution", "log"]),
     ("config", &["distribution"]),
     ("log", &[]),
-    ("within", &[]),
+    ("clock", &[]),
+    ("within", &["clock"]),
     ("epmd", &["config", "distribution", "within"]),
     // A room that could be a crate.
     ("etcd", &["within"]),
     ("elect", &["distribution", "etf", "replica"]),
-    ("node", &["config", "distribution", "epmd", "etf", "log", "process", "within"]),
+    ("node", &["clock", "config", "distribution", "epmd", "etf", "log", "process", "within"]),
     ("handle", &["config", "distribution", "etf", "node", "process", "replica", "within"]),
     // The product.
     ("store", &["etf", "etcd"]),

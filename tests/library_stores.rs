@@ -12,6 +12,9 @@ use kvnode::{
     replica, store,
 };
 
+#[allow(dead_code, reason = "compiled whole")]
+#[path = "../src/clock.rs"]
+mod clock;
 #[path = "support/deferred.rs"]
 mod deferred;
 #[allow(dead_code, unused_imports, reason = "compiled whole")]

@@ -11,6 +11,7 @@ mod link;
 mod modules;
 mod peers;
 mod server;
+pub mod test;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -19,11 +20,10 @@ use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ahash::AHashMap;
 use parking_lot::Mutex;
-use smol::Timer;
 use smol::channel::{Receiver, Sender};
 use smol::future::FutureExt;
 use smol::io::{AsyncRead, AsyncWrite};
@@ -61,6 +61,7 @@ pub use server::tasks::TaskRef;
 pub use server::timers::TimerRef;
 pub use server::{Never, Server};
 
+use crate::clock::{Sleep, now};
 use crate::config::Config;
 use crate::distribution::handshake::{Fault, HandshakeError, Local};
 use crate::distribution::{DistributionFlags, NodeAtError, NodeName, Outbound};
@@ -87,6 +88,7 @@ use peers::names::{self, Names};
 use peers::{Found, PeerHandle, Peers, QueueBounds, Queued};
 use server::supervised::Supervision;
 use server::{client, timers};
+use test::World;
 
 /// A running node: what its processes are started on, and what messages to other nodes go out by.
 ///
@@ -132,6 +134,8 @@ pub struct Node {
     mailboxes: Mutex<AHashMap<ProcessId, Arc<Mailbox>>>,
     /// Dropped when the process ends.
     ends: Mutex<AHashMap<ProcessId, End>>,
+    /// The other nodes, where a test plays them.
+    world: Option<Arc<World>>,
     this: Weak<Self>,
 }
 
@@ -322,6 +326,12 @@ impl Node {
     }
 
     async fn dial_claimed(self: &Arc<Self>, node: &Arc<str>) -> Result<(), Arc<DialError>> {
+        if let Some(world) = &self.world
+            && let Ok(name) = NodeName::new(node)
+        {
+            world.connect(self, name);
+            return Ok(());
+        }
         let dialled = async {
             if self.stopping.load(Ordering::SeqCst) {
                 return Err(DialError::Stopping);
@@ -616,13 +626,7 @@ pub fn block_on<T>(future: impl Future<Output = T>) -> T {
 }
 
 async fn after(pause: Duration) {
-    Timer::after(pause).await;
-}
-
-/// The clock, for the whole shell.
-#[expect(clippy::disallowed_methods, reason = "this is the one place where the monotonic clock is read")]
-fn now() -> Instant {
-    Instant::now()
+    Sleep::after(pause).await;
 }
 
 /// A number from the system's random source.

@@ -234,7 +234,7 @@ impl NodeBuilder {
         Ok(node)
     }
 
-    fn config(self) -> Result<Config, StartError> {
+    pub(in crate::node) fn config(self) -> Result<Config, StartError> {
         let (kind, node_name) = own_name(&self.name)?;
         let mut connect = Vec::new();
         for peer in &self.connect {

@@ -26,7 +26,7 @@ use crate::node::life::cookie_file::CookieFileError;
 use crate::node::life::figures::Figures;
 use crate::node::life::functions::NodeFunctions;
 use crate::node::life::watchdog;
-use crate::node::life::workers::{self, Runtime, Threads};
+use crate::node::life::workers::{self, Crew, Runtime, Threads};
 use crate::node::link::listener;
 use crate::node::link::setup::DialError;
 use crate::node::link::tls::{Tls, TlsError};
@@ -36,6 +36,7 @@ use crate::node::peers::names::Names;
 use crate::node::peers::registration;
 use crate::node::peers::{PeerHandle, Peers};
 use crate::node::server::supervised::Supervision;
+use crate::node::test::World;
 use crate::node::{Node, random_u32};
 use crate::process::global_name_server::GlobalNameServer;
 use crate::process::net_kernel::NetKernel;
@@ -131,6 +132,8 @@ struct Entrance {
     listener: Option<TcpListener>,
     /// What has to be held, where they ask epmd.
     registration: Option<Registration>,
+    /// The other nodes, where a test plays them.
+    world: Option<Arc<World>>,
 }
 
 /// What a configuration alone tells to be wrong. Gives what TLS is made from.
@@ -176,7 +179,7 @@ pub(in crate::node) async fn start<T, E: From<StartError>>(
         config,
         tls,
         (runtime, threads),
-        Entrance { listening, epmd, creation, listener: Some(listener), registration },
+        Entrance { listening, epmd, creation, listener: Some(listener), registration, world: None },
         prepare,
     )
 }
@@ -202,11 +205,32 @@ pub(in crate::node) async fn start_outgoing_only(
         creation: own_creation(),
         listener: None,
         registration: None,
+        world: None,
     };
     let tls = config.tls.clone().map(Tls::load).transpose().map_err(StartError::Tls)?;
     let threads = workers::start(&runtime).map_err(StartError::System)?;
     let (node, ()) = start_behind(config, tls, (runtime, threads), entrance, |_| Ok::<_, StartError>(()))?;
     Ok(node)
+}
+
+/// Starts a node without sockets and threads: a test steps the two crews, and plays all other nodes.
+pub(in crate::node) fn start_stepped(
+    config: Config,
+    world: Arc<World>,
+) -> Result<(Arc<Node>, [Arc<Crew>; 2]), StartError> {
+    let entrance = Entrance {
+        listening: (Ipv4Addr::UNSPECIFIED, 0).into(),
+        epmd: None,
+        creation: own_creation(),
+        listener: None,
+        registration: None,
+        world: Some(world),
+    };
+    let runtime = Runtime::here();
+    let threads = workers::unmanned(&runtime);
+    let crews = [Arc::clone(&threads.links), Arc::clone(&threads.work)];
+    let (node, ()) = start_behind(config, None, (runtime, threads), entrance, |_| Ok::<_, StartError>(()))?;
+    Ok((node, crews))
 }
 
 fn start_behind<T, E: From<StartError>>(
@@ -217,7 +241,7 @@ fn start_behind<T, E: From<StartError>>(
     prepare: impl FnOnce(&Arc<Node>) -> Result<T, E>,
 ) -> Result<(Arc<Node>, T), E> {
     let Threads { links, work, seats, ending } = threads;
-    let Entrance { listening, epmd, creation, listener, registration } = entrance;
+    let Entrance { listening, epmd, creation, listener, registration, world } = entrance;
     let ports =
         Mutex::new(config.connect.iter().filter_map(|kept| Some((kept.name.clone(), kept.port?))).collect());
     let registry = Registry::new(config.node_name.shared(), creation);
@@ -255,6 +279,7 @@ fn start_behind<T, E: From<StartError>>(
         figures: Figures::new(),
         mailboxes: Mutex::default(),
         ends: Mutex::default(),
+        world,
         this: this.clone(),
     });
     serve_functions(&node);
@@ -267,7 +292,10 @@ fn start_behind<T, E: From<StartError>>(
     }));
     assert!(node.peers.install(&loopback).is_ok(), "nobody is connected before the node listens");
     node.spawn_link(loopback::run(Arc::clone(&node), loopback));
-    node.spawn_link(watchdog::watch(Arc::clone(&node), seats));
+    // A node without threads has none that could be held.
+    if !seats.is_empty() {
+        node.spawn_link(watchdog::watch(Arc::clone(&node), seats));
+    }
     let prepared = prepare(&node)?;
     if let Some(registration) = registration {
         node.figures.set_registered(true);

@@ -24,6 +24,7 @@ use smol::channel::{Receiver, Sender};
 use smol::future::FutureExt;
 use smol::{Executor, Task};
 
+use crate::clock::is_stepped;
 use crate::node::life::stop::Ending;
 use crate::node::life::threads;
 use crate::node::life::watchdog::{Busy, Seat, Whose, sit_at};
@@ -82,6 +83,12 @@ impl Crew {
     fn new(runtime: &Runtime) -> Arc<Self> {
         Arc::new(Self { executor: Executor::new(), runtime: runtime.clone() })
     }
+
+    /// Has the calling thread go on with one task; `false`: none can go on.
+    pub(in crate::node) fn step(&self) -> bool {
+        let _entered = self.runtime.enter();
+        self.executor.try_tick()
+    }
 }
 
 impl Drop for Crew {
@@ -126,6 +133,19 @@ pub(in crate::node) fn start(runtime: &Runtime) -> io::Result<Threads> {
         run_on_thread(format!("kvnode-work-{number}"), &work, Some(seat), &stopped, &alive)?;
     }
     Ok(Threads { links, work, seats, ending: Ending { threads: Mutex::new(Some(stop)), ended } })
+}
+
+/// The crews of a node without threads, whose tasks go on where they are [stepped](Crew::step).
+pub(in crate::node) fn unmanned(runtime: &Runtime) -> Threads {
+    let (stop, stopped) = smol::channel::bounded::<()>(1);
+    let (alive, ended) = smol::channel::bounded::<()>(1);
+    let (links, work) = (Crew::new(runtime), Crew::new(runtime));
+    let until_stopped = async move {
+        until_closed(stopped).await;
+        drop(alive);
+    };
+    links.executor.spawn(until_stopped).detach();
+    Threads { links, work, seats: Vec::new(), ending: Ending { threads: Mutex::new(Some(stop)), ended } }
 }
 
 /// Starts a thread of a crew; one with a seat is a thread of servers.
@@ -181,10 +201,19 @@ pub fn unblock<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> impl Future<Output = T> + Send + 'static {
     let here = Runtime::here();
-    smol::unblock(move || {
+    let work = move || {
         let _entered = here.enter();
         work()
-    })
+    };
+    // Of a test kit the thread that steps it does the work: what comes of it comes in an order.
+    let (own, elsewhere) = if is_stepped() { (Some(work), None) } else { (None, Some(smol::unblock(work))) };
+    async move {
+        match (own, elsewhere) {
+            (Some(work), _) => work(),
+            (None, Some(task)) => task.await,
+            (None, None) => unreachable!("it is one of the two"),
+        }
+    }
 }
 
 /// A future of the program's on the node's threads. A panic ends it alone, and is logged; one of its drop too, which would

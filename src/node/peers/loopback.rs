@@ -54,7 +54,7 @@ fn malformed(error: PeerError) -> bool {
 }
 
 /// Moves frames through the same door as those of other nodes.
-fn pour(frames: &mut Outbound, inbound: &mut Inbound, mut handle: impl FnMut(Frame<'_>)) {
+pub(in crate::node) fn pour(frames: &mut Outbound, inbound: &mut Inbound, mut handle: impl FnMut(Frame<'_>)) {
     while !frames.is_empty() {
         let mut slices = Vec::new();
         frames.slices(&mut slices);

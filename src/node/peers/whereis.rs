@@ -33,6 +33,9 @@ impl Node {
     /// The pid that holds a name in `global` (an encoded term): asked at all connected nodes that take part in
     /// `global`, at once; where none of them knows it, at those that may hold names themselves, and here.
     pub(in crate::node) async fn whereis_global(&self, name: &[u8], limit: Duration) -> Option<Pid> {
+        if let Some(world) = &self.world {
+            return Some(self.own_global(name).unwrap_or_else(|| world.global(name)));
+        }
         let mut peers: Vec<Arc<PeerHandle>> = self.peers.all();
         peers.retain(|peer| peer.name != self.registry.node);
         let (visible, hidden): (Vec<_>, Vec<_>) = peers.into_iter().partition(|peer| peer.is_visible());
@@ -42,6 +45,11 @@ impl Node {
         if let Some(pid) = self.first_that_knows(&hidden, name, limit).await {
             return Some(pid);
         }
+        self.own_global(name)
+    }
+
+    /// The pid of a process of this node that has a name in `global` (an encoded term), or is to have it.
+    fn own_global(&self, name: &[u8]) -> Option<Pid> {
         let name = TermView::parse(name).ok()?.as_atom()?.to_str();
         self.registry.by_global_name(&name).map(|process| process.pid.clone())
     }

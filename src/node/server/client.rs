@@ -19,6 +19,7 @@ use crate::node::Node;
 use crate::node::latch::Opened;
 use crate::node::peers::erpc::ErpcError;
 use crate::node::peers::{Offered, PeerHandle};
+use crate::node::test::World;
 use crate::process::rpc::Functions;
 use crate::process::{CallError, Outcome, OutgoingCall};
 use crate::within::within;
@@ -311,6 +312,11 @@ impl Client {
             ServerRef::Pid(pid) => RemoteProcess::Pid(pid.clone()),
             ServerRef::Remote { name, node } => {
                 RemoteProcess::Name { name: Arc::clone(name), node: Arc::clone(node) }
+            }
+            ServerRef::Local(name)
+                if self.node.world.is_some() && self.node.registry.by_name(name).is_none() =>
+            {
+                World::local(name)
             }
             ServerRef::Local(name) => {
                 RemoteProcess::Name { name: Arc::clone(name), node: Arc::clone(&self.node.registry.node) }

@@ -7,8 +7,8 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use ahash::AHashMap;
-use smol::Timer;
 
+use crate::clock::Sleep;
 use crate::node::now;
 use crate::process::WakeRequest;
 
@@ -53,7 +53,7 @@ pub(in crate::node) struct Timers<M> {
     /// When each interval, by its number, is due next.
     intervals: AHashMap<u64, Instant>,
     started: u64,
-    sleep: Timer,
+    sleep: Sleep,
     /// What `sleep` is set to.
     armed: Option<Instant>,
 }
@@ -64,7 +64,7 @@ impl<M> Default for Timers<M> {
             pending: BTreeMap::new(),
             intervals: AHashMap::default(),
             started: 0,
-            sleep: Timer::never(),
+            sleep: Sleep::never(),
             armed: None,
         }
     }
@@ -142,7 +142,7 @@ impl<M> fmt::Debug for Timers<M> {
 /// Does again and again what a process of ours asked for.
 pub(in crate::node) async fn wake(mut request: WakeRequest) {
     loop {
-        Timer::after(request.every).await;
+        Sleep::after(request.every).await;
         if !(request.wake)() {
             return;
         }

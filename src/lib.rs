@@ -76,7 +76,7 @@
 //! | show a server's state to `:sys` and observer | [`Server::state`] |
 //! | write a server that answers without a mailbox, on the connection's own thread | [`GenServer`] |
 //! | stream to a process at the pace of its node | [`process::Feed`] |
-//! | see what a node does and holds | [`Node::snapshot`] |
+//! | see what a node does and holds, and how each server does | [`Node::snapshot`], [`node::ServerSnapshot`], `tracing` spans of the target `kvnode::server` |
 //! | bound what peers may use | [`config::Limits`] |
 //! | read, write and watch an etcd | the feature `etcd`: `kvnode::etcd` |
 //! | keep a store in etcd, and serve it from several nodes | the feature `etcd`: `kvnode::store::EtcdEngine` |

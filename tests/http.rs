@@ -179,6 +179,9 @@ fn metrics_are_what_prometheus_reads() {
         ("kvnode_slave_lag_writes", "gauge"),
         ("kvnode_peers", "gauge"),
         ("kvnode_answer_duration_seconds", "histogram"),
+        ("kvnode_server_handled_total", "counter"),
+        ("kvnode_server_answer_duration_seconds", "histogram"),
+        ("kvnode_server_restarts_total", "counter"),
         ("kvnode_stored_bytes_limit", "gauge"),
         ("process_start_time_seconds", "gauge"),
         ("process_resident_memory_bytes", "gauge"),
@@ -267,6 +270,7 @@ fn parsed(text: &str) -> BTreeMap<String, String> {
         if histogram && suffix == "_count" {
             assert!(classes.is_sorted() && classes.iter().map(|class| class.1).is_sorted(), "{classes:?}");
             assert_eq!(classes.pop().map(|class| (class.0.is_infinite(), class.1)), Some((true, value)));
+            classes.clear();
         }
     }
     types

@@ -4,6 +4,8 @@
 mod callers;
 #[path = "interop_library/cluster.rs"]
 mod cluster;
+#[path = "interop_library/figures.rs"]
+mod figures;
 #[path = "interop_library/functions.rs"]
 mod functions;
 #[path = "interop_library/inline.rs"]

@@ -134,7 +134,7 @@ impl Default for Outbound {
 pub struct OpenFrame(usize);
 
 /// A place in the output, as [`Outbound::mark`] gives it.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Mark {
     sealed: usize,
     tail: usize,

@@ -35,11 +35,12 @@ pub mod printed {
 
 pub use life::builder::{NodeBuilder, PeerFault};
 pub use life::run::StartError;
-pub use life::snapshot::{PeerSnapshot, Snapshot};
+pub use life::snapshot::{PeerSnapshot, ServerSnapshot, Snapshot};
 pub use life::stop::Resource;
 pub use life::workers::unblock;
 
-pub use life::{cookie_file, functions, latency};
+pub use crate::process::latency;
+pub use life::{cookie_file, functions};
 pub use link::{setup, tls};
 pub use modules::{Arguments, Module, Raise};
 pub use peers::connect_to::ConnectedNode;
@@ -239,6 +240,7 @@ impl Node {
             watches_max: self.config.limits.watches_max,
             held_bytes_max: self.config.limits.held_bytes_max,
             state_bytes_max: self.config.limits.state_bytes_max,
+            timed: None,
         }
     }
 
@@ -483,6 +485,9 @@ impl Node {
     /// A process of ours has ended, and nobody knows yet.
     fn ended_here(&self, ended: &Ended) {
         // First the next process, then the news: a watcher that hears of the end finds the names taken again.
+        if let Some(figures) = ended.processes.first().and_then(|process| process.figures.as_deref()) {
+            self.figures.servers.ended(figures);
+        }
         self.process_ended(ended);
         self.tell_ended(ended);
     }

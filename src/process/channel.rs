@@ -395,6 +395,7 @@ mod tests {
                 watches_max: 100,
                 held_bytes_max: 1 << 20,
                 state_bytes_max: 100,
+                timed: None,
             };
             while self.channel.step(around, &mut Vec::new())? != Step::Nothing {}
             Ok(())

@@ -119,6 +119,17 @@ pub trait GenServer: Send + Sync + 'static {
         0
     }
 
+    /// Bytes of these.
+    fn bytes_waiting(&self) -> usize {
+        0
+    }
+
+    /// What the process is counted under until it has a name ([`Snapshot::servers`](crate::node::Snapshot::servers)): the
+    /// Rust type, unless this is written.
+    fn type_name(&self) -> &'static str {
+        std::any::type_name::<Self>()
+    }
+
     /// Another process holds a name in `global` that is to be this one's, `me`: somewhere in the clusters that this node is
     /// connected to. Told by each connected node that says so, again at each look (every 5 s), until the name is free; it is
     /// registered for `me` then. Must not block.

@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Waker};
+use std::time::Instant;
 
 use parking_lot::Mutex;
 
@@ -25,6 +26,8 @@ pub enum Envelope {
         request: OwnedTerm,
         /// The caller that waits for the answer.
         from: OwnedCaller,
+        /// When it came, where the mailbox has a clock.
+        came: Option<Instant>,
     },
     /// A cast.
     Cast(OwnedTerm),
@@ -91,12 +94,25 @@ pub struct Mailbox {
     traps_exits: AtomicBool,
     messages_max: usize,
     bytes_max: usize,
+    /// `None`: nobody asks how long calls have waited.
+    clock: Option<fn() -> Instant>,
 }
 
 impl Mailbox {
     /// An empty one, with its bounds.
     pub fn new(messages_max: usize, bytes_max: usize) -> Self {
-        Self { queue: Mutex::default(), traps_exits: AtomicBool::new(false), messages_max, bytes_max }
+        Self {
+            queue: Mutex::default(),
+            traps_exits: AtomicBool::new(false),
+            messages_max,
+            bytes_max,
+            clock: None,
+        }
+    }
+
+    /// The same, and each call says when it came.
+    pub fn timed_by(self, clock: fn() -> Instant) -> Self {
+        Self { clock: Some(clock), ..self }
     }
 
     /// Takes the next message out; woken by the task's waker when there is one later.
@@ -239,7 +255,11 @@ impl GenServer for Mailbox {
     }
 
     fn handle_call(&self, request: TermView<'_>, caller: &Caller<'_>, turn: &mut Turn<'_>) {
-        let call = || Envelope::Call { request: request.into(), from: caller.to_owned(&turn.me.pid) };
+        let call = || Envelope::Call {
+            request: request.into(),
+            from: caller.to_owned(&turn.me.pid),
+            came: self.clock.map(|now| now()),
+        };
         if let Err(full) = self.offer(request.bytes().len(), call) {
             full.say(turn);
             turn.end_call(caller, |w| {
@@ -276,6 +296,10 @@ impl GenServer for Mailbox {
 
     fn messages_waiting(&self) -> usize {
         self.len()
+    }
+
+    fn bytes_waiting(&self) -> usize {
+        self.queue.lock().bytes
     }
 
     fn exit_signals(&self) -> ExitSignals {

@@ -7,6 +7,7 @@
 //! - `registry`: our processes, by pid and by name.
 //! - `gen_server`: the behaviour, its callers and replies.
 //! - `channel`: one connection without its socket, and what may wait for what.
+//! - `figures`, [`latency`]: what is counted of servers.
 //! - `mailbox`: where messages wait for a server that handles one after the other.
 //! - `peer`: one connected node's monitors and links, and the delivery of its signals.
 //! - `exits`: how a process ends, and how that is told.
@@ -33,10 +34,13 @@ pub mod effect;
 #[doc(hidden)]
 pub mod exits;
 pub(crate) mod feed;
+#[doc(hidden)]
+pub mod figures;
 pub(crate) mod gen_server;
 pub(crate) mod global_name_server;
 pub(crate) mod group_leader;
 mod held;
+pub mod latency;
 pub(crate) mod mailbox;
 mod message;
 mod monitors;

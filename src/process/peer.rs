@@ -6,6 +6,7 @@
 
 mod events;
 mod links;
+mod measured;
 mod signals;
 mod skipped;
 mod spawns;
@@ -16,6 +17,7 @@ use std::sync::Arc;
 use ahash::AHashSet;
 
 use super::exits::{RemoteId, guarded, write_exit, write_noproc};
+use super::figures::Timed;
 use super::held::{Held, HeldMessage, Sender, WaitsFor};
 use super::message::Message;
 use super::monitors::Monitors;
@@ -31,6 +33,7 @@ use crate::etf::{
 use crate::log::Once;
 pub use events::PeerEvent;
 use links::Links;
+use measured::{begin, span_of};
 use signals::ExitSignal;
 use spawns::{SpawnRequest, write_spawn_reply};
 
@@ -105,6 +108,8 @@ pub struct Surroundings<'a> {
     pub held_bytes_max: usize,
     /// Bound on a state that `sys` shows whole, in bytes.
     pub state_bytes_max: usize,
+    /// How what is handled now is measured; `None`: it is counted alone.
+    pub timed: Option<Timed>,
 }
 
 /// A process that a signal met, kept for the next one: most signals meet the same again, and to find it so takes
@@ -503,6 +508,11 @@ impl Peer {
             waits: false,
         };
         let before = turn.out.mark();
+        let counted = process.figures.as_deref().filter(|figures| figures.is_inline);
+        let (measured, _span) = match counted {
+            Some(figures) => (begin(figures, message, around.timed), span_of(process, figures)),
+            None => (None, None),
+        };
         let handled = guarded(|| match message {
             Message::Call(caller, request) => process.server.handle_call(request, &caller, &mut turn),
             Message::Cast(request) => process.server.handle_cast(request, &mut turn),
@@ -515,6 +525,10 @@ impl Peer {
             Message::Skipped(message) => process.server.handle_skipped(message, &mut turn),
         });
         let waits = turn.waits;
+        if let (Some(measured), Some(figures)) = (measured, counted) {
+            let is_answered = matches!(message, Message::Call(..)) && turn.out.mark() != before;
+            measured.end(figures, is_answered);
+        }
         match (handled, turn.exit.take()) {
             (Ok(()), None) => {
                 self.last = Some(found);

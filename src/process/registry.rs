@@ -8,6 +8,7 @@ use ahash::{AHashMap, AHashSet};
 use parking_lot::{Mutex, RwLock};
 
 use super::exits::guarded;
+use super::figures::ServerFigures;
 use super::rpc::FunctionTable;
 use super::{Caller, GenServer, Turn};
 use crate::etf::{Pid, PidView, Reference, ReferenceView, TermView, encode};
@@ -48,6 +49,8 @@ pub struct Process {
     pub pid_bytes: Box<[u8]>,
     /// What it does.
     pub server: Arc<dyn GenServer>,
+    /// What is counted of it, of all its pids together; `None`: one of the node's own, of which nothing is.
+    pub figures: Option<Arc<ServerFigures>>,
     alive: AtomicBool,
     /// Shared with its siblings.
     unit: Arc<Unit>,
@@ -111,6 +114,14 @@ impl Process {
     /// The nodes whose connections hold messages for it or its siblings, once.
     pub(crate) fn take_holders(&self) -> impl Iterator<Item = Arc<str>> + use<> {
         std::mem::take(&mut *self.unit.holders.lock()).into_iter()
+    }
+
+    /// It is given a name.
+    fn named(&self, scope: &str, name: &str) {
+        self.unit.named.store(true, Ordering::Release);
+        if let Some(figures) = &self.figures {
+            figures.named(scope, name);
+        }
     }
 
     /// Whether it or a sibling has, or had, a name.
@@ -219,7 +230,15 @@ impl Registry {
 
     /// Starts a process.
     pub fn spawn(&self, server: Arc<dyn GenServer>) -> Arc<Process> {
-        let process = self.new_process(server, Arc::default());
+        self.insert(self.new_process(server, None, Arc::default()))
+    }
+
+    /// As [`spawn`](Self::spawn), of a process of which is counted what it does.
+    pub fn spawn_counted(&self, server: Arc<dyn GenServer>, figures: Arc<ServerFigures>) -> Arc<Process> {
+        self.insert(self.new_process(server, Some(figures), Arc::default()))
+    }
+
+    fn insert(&self, process: Arc<Process>) -> Arc<Process> {
         process.unit.members.lock().push(process.id);
         self.tables.write().processes.insert(process.id, Arc::clone(&process));
         process
@@ -231,7 +250,7 @@ impl Registry {
     /// # Errors
     /// Our misuse: the process has ended.
     pub fn spawn_sibling(&self, of: &Process) -> Result<Arc<Process>, RegisterError> {
-        let process = self.new_process(Arc::clone(&of.server), Arc::clone(&of.unit));
+        let process = self.new_process(Arc::clone(&of.server), of.figures.clone(), Arc::clone(&of.unit));
         let mut tables = self.tables.write();
         if !of.is_alive() {
             return Err(RegisterError::Ended);
@@ -241,14 +260,19 @@ impl Registry {
         Ok(process)
     }
 
-    fn new_process(&self, server: Arc<dyn GenServer>, unit: Arc<Unit>) -> Arc<Process> {
+    fn new_process(
+        &self,
+        server: Arc<dyn GenServer>,
+        figures: Option<Arc<ServerFigures>>,
+        unit: Arc<Unit>,
+    ) -> Arc<Process> {
         let (id, pid) = self.new_pid();
         let pid_bytes = encode(|w| {
             w.pid(&pid);
         });
         let alive = AtomicBool::new(true);
         let attached = Mutex::default();
-        Arc::new(Process { id, pid, pid_bytes: pid_bytes.into(), server, alive, unit, attached })
+        Arc::new(Process { id, pid, pid_bytes: pid_bytes.into(), server, figures, alive, unit, attached })
     }
 
     /// Gives a process a name.
@@ -263,7 +287,7 @@ impl Registry {
         if tables.names.contains_key(name) {
             return Err(RegisterError::Taken);
         }
-        process.unit.named.store(true, Ordering::Release);
+        process.named("local", name);
         tables.names.insert(name.into(), Arc::clone(process));
         self.names_version.fetch_add(1, Ordering::Release);
         Ok(())
@@ -281,7 +305,7 @@ impl Registry {
         if tables.global_names.contains_key(name) {
             return Err(RegisterError::Taken);
         }
-        process.unit.named.store(true, Ordering::Release);
+        process.named("global", name);
         tables.global_names.insert(name.into(), Arc::clone(process));
         Ok(())
     }

@@ -54,6 +54,16 @@ impl Serialize for Snapshot {
     }
 }
 
+impl Snapshot {
+    /// The servers that are neither stores nor the process that tells of this node: those of the program that has put more
+    /// than stores onto it.
+    pub fn servers_beside(&self) -> impl Iterator<Item = &node::ServerSnapshot> {
+        let is_store = |name: &String| self.stores.iter().any(|store| store.names.contains(name));
+        let is_own = |name: &String| name.strip_prefix("local:") == Some(super::STATUS_NAME);
+        self.servers.iter().filter(move |server| !is_store(&server.name) && !is_own(&server.name))
+    }
+}
+
 /// A warning or an error that was logged.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LoggedLine {
@@ -490,6 +500,11 @@ mod tests {
                     dropped: 4,
                 }],
                 missing: vec!["c@h".into()],
+                servers: vec![node::ServerSnapshot {
+                    name: "local:s".into(),
+                    calls: 5,
+                    ..Default::default()
+                }],
                 answers: vec![0, 1, 255],
                 answers_nanos: u64::MAX,
             },

@@ -259,6 +259,7 @@ impl Life {
             watches_max: 1_000,
             held_bytes_max: 1 << 10,
             state_bytes_max: 1 << 10,
+            timed: None,
         }
     }
 

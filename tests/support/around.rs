@@ -20,6 +20,7 @@ pub const fn around<'a>(registry: &'a Registry, waiters: &'a Waiters) -> Surroun
         watches_max: 1 << 20,
         held_bytes_max: 1 << 20,
         state_bytes_max: 1 << 20,
+        timed: None,
     }
 }
 

@@ -8,6 +8,7 @@ use ratatui::widgets::{Block, Borders, Paragraph, RenderDirection, Sparkline};
 
 use super::super::size::short as bytes;
 use super::view::View;
+use crate::node::ServerSnapshot;
 use crate::program::shown::{self, Mood};
 use crate::program::snapshot::{EtcdSnapshot, PrimarySnapshot, ReasonKind, SlaveSnapshot, StoreSnapshot};
 use crate::replica::{PrimaryStanding, StandingKind};
@@ -168,6 +169,33 @@ fn stores(view: &View) -> Vec<Line<'_>> {
         }
         lines.extend(not_done(view, number, store));
         lines.extend(store.slaves.iter().map(slave));
+    }
+    lines.extend(servers(view));
+    lines
+}
+
+/// Servers of a program that has more than stores on its node.
+fn servers(view: &View) -> Vec<Line<'_>> {
+    let mut lines = Vec::new();
+    for server in view.now.servers_beside() {
+        if lines.is_empty() {
+            let heads = ["calls/s", "casts/s", "infos/s", "waits", "99%", "restarts"];
+            let [calls, casts, infos, waits, slowest, restarts] = heads;
+            let text =
+                format!("{:<24}{calls:>9}{casts:>9}{infos:>9}{waits:>8}{slowest:>9}{restarts:>10}", "server");
+            lines.push(Line::styled(text, style(Color::DarkGray)));
+        }
+        let rate = |counter: fn(&ServerSnapshot) -> u64| short(view.server_rate(server, counter));
+        let slowest = view.server_quantile(server, 0.99).map_or_else(|| "–".into(), time);
+        lines.push(Line::raw(format!(
+            "{:<24}{:>9}{:>9}{:>9}{:>8}{slowest:>9}{:>10}",
+            cut(&server.name, 23),
+            rate(|server| server.calls),
+            rate(|server| server.casts),
+            rate(|server| server.infos),
+            short(server.waiting_messages as f64),
+            short(server.restarts as f64),
+        )));
     }
     lines
 }
@@ -356,6 +384,7 @@ mod tests {
                     dropped: 0,
                 }],
                 missing: vec!["miguelito@vm".into()],
+                servers: Vec::new(),
                 answers,
                 answers_nanos: 0,
             },
@@ -420,6 +449,33 @@ mod tests {
         ] {
             assert!(text.contains(part), "{part:?} is not in\n{text}");
         }
+    }
+
+    #[test]
+    fn servers_are_seen_that_are_no_stores() {
+        let with = |uptime, calls: u64| {
+            let mut now = snapshot(uptime, 1000);
+            let mut answers = vec![0; 20];
+            answers[10] = calls;
+            let server = |name: &str| ServerSnapshot {
+                name: name.into(),
+                calls,
+                restarts: 3,
+                waiting_messages: 7,
+                answers: answers.clone(),
+                ..ServerSnapshot::default()
+            };
+            now.of_node.servers =
+                ["global:mafalda", "local:kvnode", "local:counter"].map(server).into_iter().collect();
+            now
+        };
+        let mut view = View::new(with(10.0, 100));
+        view.look(with(12.0, 300));
+        let text = drawn(&view, 80, 30).join("\n");
+        let row =
+            format!("{:<24}{:>9}{:>9}{:>9}{:>8}{:>9}{:>10}", "local:counter", 100, 0, 0, 7, "995 µs", 3);
+        assert!(text.contains(&row), "{row} is not in\n{text}");
+        assert_eq!(text.matches("local:").count(), 1, "{text}");
     }
 
     #[test]

@@ -2,8 +2,8 @@
 
 use std::collections::VecDeque;
 
-use crate::node::PeerSnapshot;
 use crate::node::latency::quantile;
+use crate::node::{PeerSnapshot, ServerSnapshot};
 use crate::program::Snapshot;
 use crate::program::snapshot::StoreSnapshot;
 
@@ -75,6 +75,24 @@ impl View {
         let now = self.now.stores.get(number).map_or(0, &counter);
         let before = self.before.as_ref().and_then(|before| before.stores.get(number)).map_or(now, counter);
         now.saturating_sub(before) as f64 / self.secs()
+    }
+
+    fn server_before(&self, server: &ServerSnapshot) -> Option<&ServerSnapshot> {
+        self.before.as_ref()?.servers.iter().find(|other| other.name == server.name)
+    }
+
+    /// The same of a server.
+    pub(super) fn server_rate(&self, server: &ServerSnapshot, counter: fn(&ServerSnapshot) -> u64) -> f64 {
+        let now = counter(server);
+        now.saturating_sub(self.server_before(server).map_or(now, counter)) as f64 / self.secs()
+    }
+
+    /// The time within which `part` of a server's new answers came, in nanoseconds.
+    pub(super) fn server_quantile(&self, server: &ServerSnapshot, part: f64) -> Option<f64> {
+        let before = self.server_before(server)?;
+        let answers = server.answers.iter().zip(&before.answers);
+        let new: Vec<u64> = answers.map(|(now, before)| now.saturating_sub(*before)).collect();
+        quantile(&new, part)
     }
 
     /// The same of a peer.

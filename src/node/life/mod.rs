@@ -4,7 +4,6 @@ pub mod builder;
 pub mod cookie_file;
 pub(in crate::node) mod figures;
 pub mod functions;
-pub mod latency;
 pub mod run;
 pub mod snapshot;
 pub(in crate::node) mod stop;

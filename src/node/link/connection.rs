@@ -10,18 +10,20 @@ use std::io::{self, IoSlice, IoSliceMut};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use smol::Timer;
 use smol::io::{AsyncRead, AsyncWrite};
 use smol::stream::Stream;
 
 use crate::distribution::{Inbound, InboundLimits, Outbound, Pace};
-use crate::node::life::latency::SAMPLED;
 use crate::node::link::socket::Waits;
 use crate::node::peers::{PeerDown, PeerHandle};
 use crate::node::{Node, now};
 use crate::process::channel::{Channel, ChannelFault, ChannelLimits, Step};
+use crate::process::figures::Timed;
+use crate::process::latency::SAMPLED;
+use crate::process::peer::Surroundings;
 use crate::process::{Effect, Peer, PeerEvent};
 
 /// Reads with signals in one tick interval from which a connection counts as busy.
@@ -30,14 +32,6 @@ const BUSY_READS: u32 = 16;
 const EFFECTS_MAX: usize = 64;
 /// Rounds after which the task lets others have the thread, also when there is more to do.
 const ROUNDS_MAX: u32 = 32;
-
-/// What the answers to a read are measured by.
-#[derive(Clone, Copy)]
-struct Measured {
-    since: Instant,
-    /// How many answers each of them stands for.
-    weight: u32,
-}
 
 /// One connection's own state; nobody else touches it.
 pub(in crate::node) struct Connection<S> {
@@ -265,24 +259,24 @@ impl<S: AsyncRead + AsyncWrite + Waits + Unpin> Connection<S> {
         }
     }
 
-    /// What the answers to what was read now are measured by, if they are ([`latency`](crate::node::life::latency) says which).
-    fn measured(&self) -> Option<Measured> {
+    /// What the answers to what was read now are measured by, if they are ([`latency`](crate::process::latency) says which).
+    fn measured(&self) -> Option<Timed> {
         let weight = match self.reads {
             ..SAMPLED => 1,
             reads if reads.is_multiple_of(SAMPLED) => SAMPLED,
             _ => return None,
         };
-        Some(Measured { since: now(), weight })
+        Some(Timed { since: now(), weight, now })
     }
 
     /// Handles what has been read, and what has waited and can be handled now; whether anything was handled.
-    fn handle_frames(&mut self, measured: Option<Measured>) -> Result<bool, PeerDown> {
-        let around = self.node.surroundings();
+    fn handle_frames(&mut self, measured: Option<Timed>) -> Result<bool, PeerDown> {
+        let around = Surroundings { timed: measured, ..self.node.surroundings() };
         let mut handled = false;
         self.unhandled = false;
         while let Step::Handled { answered } = self.channel.step(around, &mut self.later)? {
             handled = true;
-            if answered && let Some(Measured { since, weight }) = measured {
+            if answered && let Some(Timed { since, weight, .. }) = measured {
                 self.node.figures.latency.record(since.elapsed(), weight);
             }
             if self.later.len() >= EFFECTS_MAX {

@@ -258,7 +258,7 @@ impl Inbox {
         match envelope {
             Envelope::Info(message) => Some(Mail::Message(message)),
             Envelope::Cast(request) => Some(Mail::Cast(request)),
-            Envelope::Call { request, from } => {
+            Envelope::Call { request, from, .. } => {
                 Some(Mail::Call { request, from: ReplyTo::new(from, process.id, node) })
             }
             Envelope::Down { monitor, reason } => self.monitors.fired(monitor, reason).map(Mail::Down),

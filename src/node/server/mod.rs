@@ -20,18 +20,23 @@ pub(in crate::node) mod typed;
 use std::any::Any;
 use std::future::poll_fn;
 use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use smol::future::FutureExt;
+use tracing::{Instrument, Span};
 
 use crate::etf::text::{InspectLimits, inspect};
 use crate::etf::{OwnedTerm, TermView, encode, from_term};
+use crate::node::now;
 use crate::node::server::context::{Context, Event};
 use crate::node::server::guarded::Guarded;
 use crate::node::server::monitors::Down;
 use crate::node::server::process_handle::ProcessHandle;
 use crate::node::server::reply_to::ReplyTo;
+use crate::process::StateRequest;
+use crate::process::figures::{Kind, ServerFigures};
 use crate::process::mailbox::Envelope;
 use crate::within::until;
 
@@ -248,68 +253,112 @@ async fn until_ended<T>(handle: &ProcessHandle, work: impl Future<Output = T>) -
 /// Handles messages until the server is to end, and gives the reason.
 async fn live<S: Server>(server: &mut S, cx: &mut Context<S>) -> OwnedTerm {
     server.init(cx).await;
+    let figures = cx.process().process.figures.clone().expect("a server is counted");
     let mut handled = 0_u32;
     loop {
         if let Some(reason) = cx.take_stop() {
             return reason;
         }
         match cx.next().await {
-            Event::Timer(message) => server.handle_info(message, cx).await,
-            Event::Envelope(Envelope::Call { request, from }) => {
-                let from = ReplyTo::new(from, cx.process().process.id, cx.node());
-                match from_term(request.view()) {
-                    Ok(call) => server.handle_call(call, from, cx).await,
-                    Err(error) => {
-                        tracing::warn!(process = ?cx, request = shown(request.view()), %error, "unknown call ended");
-                        from.end_with(|w| {
-                            w.tuple(2).atom("bad_call").term(request.view());
-                        });
-                    }
-                }
-            }
-            Event::Envelope(Envelope::Cast(request)) => match from_term(request.view()) {
-                Ok(cast) => server.handle_cast(cast, cx).await,
-                Err(error) => {
-                    tracing::warn!(process = ?cx, request = shown(request.view()), %error, "unknown cast dropped");
-                }
-            },
-            Event::Envelope(Envelope::Info(message)) => match from_term(message.view()) {
-                Ok(info) => server.handle_info(info, cx).await,
-                Err(error) => {
-                    tracing::debug!(process = ?cx, message = shown(message.view()), %error, "unknown message dropped");
-                }
-            },
-            Event::Envelope(Envelope::Own(own)) => {
-                if let Some(message) = cx.own(own) {
-                    server.handle_info(message, cx).await;
-                }
-            }
-            Event::Envelope(Envelope::Down { monitor, reason }) => {
-                // One that has been taken back fires no more.
-                if let Some(down) = cx.down(monitor, reason) {
-                    server.handle_down(down, cx).await;
-                }
-            }
-            Event::Envelope(Envelope::State(asked)) => {
-                let state = typed::term_of(&server.state()).unwrap_or_else(|error| {
-                    tracing::error!(process = ?cx, %error, "a state cannot be written as a term");
-                    OwnedTerm::atom("nil")
-                });
-                let (node, process) = (cx.node(), &cx.process().process);
-                let effect = asked.answer(process, &node.registry, &**node, state.view().bytes());
-                node.carry_out(&mut effect.into_iter().collect());
-            }
-            Event::Envelope(Envelope::Stop { reason }) => {
-                return reason;
-            }
+            Event::Envelope(Envelope::State(asked)) => show_state(server, cx, asked),
+            Event::Envelope(Envelope::Stop { reason }) => return reason,
             // `until_ended`, which runs this, notices it too, and drops it here.
             Event::Ended => std::future::pending().await,
+            event => {
+                let kind = kind_of(&event);
+                let span = span_of(cx, &figures, kind);
+                figures.count(kind);
+                let began = now();
+                handle(server, event, cx, &figures).instrument(span).await;
+                figures.handled(now().saturating_duration_since(began), 1);
+            }
         }
         handled = handled.wrapping_add(1);
         if handled.is_multiple_of(MESSAGES_IN_A_ROW) {
             smol::future::yield_now().await;
         }
     }
+}
+
+const fn kind_of<M>(event: &Event<M>) -> Kind {
+    match event {
+        Event::Envelope(Envelope::Call { .. }) => Kind::Call,
+        Event::Envelope(Envelope::Cast(_)) => Kind::Cast,
+        _ => Kind::Info,
+    }
+}
+
+/// The span that a message is handled in. Where nobody wants it, nothing is done for it.
+fn span_of<S: Server>(cx: &Context<S>, figures: &ServerFigures, kind: Kind) -> Span {
+    if !tracing::span_enabled!(target: "kvnode::server", tracing::Level::DEBUG) {
+        return Span::none();
+    }
+    let (server, pid, message) = (figures.label(), cx.pid(), kind.code());
+    tracing::debug_span!(target: "kvnode::server", "handle", server, ?pid, message)
+}
+
+/// Handles one message.
+async fn handle<S: Server>(
+    server: &mut S,
+    event: Event<S::Info>,
+    cx: &mut Context<S>,
+    figures: &Arc<ServerFigures>,
+) {
+    match event {
+        Event::Timer(message) => server.handle_info(message, cx).await,
+        Event::Envelope(Envelope::Call { request, from, came }) => {
+            let mut from = ReplyTo::new(from, cx.process().process.id, cx.node());
+            if let Some(came) = came {
+                from = from.counted(Arc::clone(figures), came);
+            }
+            match from_term(request.view()) {
+                Ok(call) => server.handle_call(call, from, cx).await,
+                Err(error) => {
+                    tracing::warn!(process = ?cx, request = shown(request.view()), %error, "unknown call ended");
+                    from.end_with(|w| {
+                        w.tuple(2).atom("bad_call").term(request.view());
+                    });
+                }
+            }
+        }
+        Event::Envelope(Envelope::Cast(request)) => match from_term(request.view()) {
+            Ok(cast) => server.handle_cast(cast, cx).await,
+            Err(error) => {
+                tracing::warn!(process = ?cx, request = shown(request.view()), %error, "unknown cast dropped");
+            }
+        },
+        Event::Envelope(Envelope::Info(message)) => match from_term(message.view()) {
+            Ok(info) => server.handle_info(info, cx).await,
+            Err(error) => {
+                tracing::debug!(process = ?cx, message = shown(message.view()), %error, "unknown message dropped");
+            }
+        },
+        Event::Envelope(Envelope::Own(own)) => {
+            if let Some(message) = cx.own(own) {
+                server.handle_info(message, cx).await;
+            }
+        }
+        Event::Envelope(Envelope::Down { monitor, reason }) => {
+            // One that has been taken back fires no more.
+            if let Some(down) = cx.down(monitor, reason) {
+                server.handle_down(down, cx).await;
+            }
+        }
+        Event::Envelope(Envelope::State(_) | Envelope::Stop { .. }) | Event::Ended => {
+            unreachable!("the loop takes these itself")
+        }
+    }
+}
+
+/// Answers another process that asks for the state.
+fn show_state<S: Server>(server: &S, cx: &Context<S>, asked: StateRequest) {
+    let state = typed::term_of(&server.state()).unwrap_or_else(|error| {
+        tracing::error!(process = ?cx, %error, "a state cannot be written as a term");
+        OwnedTerm::atom("nil")
+    });
+    let (node, process) = (cx.node(), &cx.process().process);
+    let effect = asked.answer(process, &node.registry, &**node, state.view().bytes());
+    node.carry_out(&mut effect.into_iter().collect());
 }
 
 /// A term for the log: short, whatever a peer sent.

@@ -7,11 +7,12 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 
 use crate::etf::Pid;
-use crate::node::Node;
 use crate::node::server::process_handle::ProcessHandle;
 use crate::node::server::tasks::Done;
 use crate::node::server::{self, Server};
+use crate::node::{Node, now};
 use crate::process::GenServer;
+use crate::process::figures::ServerFigures;
 use crate::process::mailbox::{Mailbox, NotTaken};
 
 /// A [`Server`] that runs, with its type: by it the program itself [tells](Self::tell) the server something, from any thread.
@@ -203,8 +204,10 @@ impl Node {
     /// ```
     pub fn serve_own<S: Server>(&self, make: impl FnOnce(ServerHandle<S>) -> S) -> ServerHandle<S> {
         let limits = &self.config.limits;
-        let mailbox = Arc::new(Mailbox::new(limits.mailbox_messages_max, limits.mailbox_bytes_max));
-        let process = self.registry.spawn(Arc::clone(&mailbox) as Arc<dyn GenServer>);
+        let mailbox = Mailbox::new(limits.mailbox_messages_max, limits.mailbox_bytes_max).timed_by(now);
+        let mailbox = Arc::new(mailbox);
+        let figures = ServerFigures::of_mailbox(std::any::type_name::<S>());
+        let process = self.registry.spawn_counted(Arc::clone(&mailbox) as Arc<dyn GenServer>, figures);
         self.mailboxes.lock().insert(process.id, Arc::clone(&mailbox));
         let process = ProcessHandle { node: self.arc(), process, mailbox: Some(mailbox) };
         let handle = ServerHandle::new(process.clone());

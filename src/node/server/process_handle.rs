@@ -9,6 +9,7 @@ use crate::distribution::ServerRef;
 use crate::etf::{OwnedTerm, Pid};
 use crate::node::server::{Server, typed};
 use crate::node::{GlobalName, Node};
+use crate::process::figures::ServerFigures;
 use crate::process::mailbox::Mailbox;
 use crate::process::registry::RegisterError;
 use crate::process::{GenServer, Process, ProcessId};
@@ -26,7 +27,9 @@ impl Node {
     ///
     /// It runs until it is stopped, or the node ends; the handle may be dropped.
     pub fn serve_inline(&self, server: Arc<dyn GenServer>) -> ProcessHandle {
-        ProcessHandle { node: self.arc(), process: self.registry.spawn(server), mailbox: None }
+        let figures = ServerFigures::of_inline(server.type_name());
+        let process = self.registry.spawn_counted(server, figures);
+        ProcessHandle { node: self.arc(), process, mailbox: None }
     }
 
     /// The process of this node that is registered under a name, as `Process.whereis/1` finds it.

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
@@ -13,7 +13,8 @@ use crate::node::life::threads;
 use crate::node::server::asks::Ask;
 use crate::node::server::process_handle::exit_reason;
 use crate::node::server::typed;
-use crate::node::{Node, block_on};
+use crate::node::{Node, block_on, now};
+use crate::process::figures::ServerFigures;
 use crate::process::{NoRoom, OwnedCaller, ProcessId};
 use crate::within::within;
 
@@ -76,11 +77,28 @@ pub struct ReplyTo {
     caller: Option<OwnedCaller>,
     process: ProcessId,
     node: Weak<Node>,
+    /// By what it is counted how long the caller has waited, and since when it has.
+    asked: Option<(Arc<ServerFigures>, Instant)>,
 }
 
 impl ReplyTo {
     pub(in crate::node) fn new(caller: OwnedCaller, process: ProcessId, node: &Arc<Node>) -> Self {
-        Self { caller: Some(caller), process, node: Arc::downgrade(node) }
+        Self { caller: Some(caller), process, node: Arc::downgrade(node), asked: None }
+    }
+
+    /// The same, of a call that is counted when it is answered or ended.
+    pub(in crate::node) fn counted(mut self, by: Arc<ServerFigures>, came: Instant) -> Self {
+        self.asked = Some((by, came));
+        self
+    }
+
+    /// The caller waits no longer, as far as the server can do anything for it.
+    fn note_answered(&mut self, node: &Node) {
+        if let Some((figures, came)) = self.asked.take() {
+            let waited = now().saturating_duration_since(came);
+            figures.answered(waited, 1);
+            node.figures.latency.record(waited, 1);
+        }
     }
 
     /// The process that called, `elem(from, 0)` in Elixir; its node is [`Pid::node`].
@@ -154,6 +172,7 @@ impl ReplyTo {
         let frames = caller.answer(|w| {
             w.term(term.view());
         });
+        self.note_answered(&node);
         Ok((node, caller, frames))
     }
 
@@ -183,6 +202,7 @@ impl ReplyTo {
 
     fn end(&mut self, reason: impl FnOnce(&mut TermWriter<'_>)) {
         if let (Some(caller), Some(node)) = (self.caller.take(), self.node.upgrade()) {
+            self.note_answered(&node);
             node.carry_out(&mut vec![caller.end(self.process, reason)]);
         }
     }
@@ -229,7 +249,7 @@ impl Drop for ReplyTo {
         } else if let Some(node) = self.node.upgrade() {
             // By the panic of its server, most likely: then the caller is told of that, as all watchers of the server are.
             let (process, node_of) = (self.process, self.node.clone());
-            let left = Self { caller: self.caller.take(), process, node: node_of };
+            let left = Self { caller: self.caller.take(), process, node: node_of, asked: self.asked.take() };
             let ended = node.end_of(process);
             node.spawn(async move {
                 _ = within(PANIC_TOLD_WITHIN, ended).await;

@@ -309,7 +309,12 @@ impl Node {
             return None;
         }
         let why = match self.start_child(id, child) {
-            Ok(process) => return Some(process),
+            Ok(process) => {
+                if let Some(figures) = &process.process.figures {
+                    figures.restarted();
+                }
+                return Some(process);
+            }
             Err(Failed::Name(error)) => error.to_string(),
             Err(Failed::Panic(_)) => "what starts it panicked".to_owned(),
         };

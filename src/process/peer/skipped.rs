@@ -257,6 +257,7 @@ mod tests {
             watches_max: 100,
             held_bytes_max: 100,
             state_bytes_max: 100,
+            timed: None,
         }
     }
 

@@ -5,6 +5,7 @@ use std::fmt::Write;
 
 use crate::kv::ElectionState;
 use crate::kv::figures::Served;
+use crate::node::ServerSnapshot;
 use crate::node::latency::BOUNDS_NANOS;
 use crate::program::Snapshot;
 use crate::program::snapshot::{ElectionSnapshot, EtcdMemberSnapshot, Reason, ReasonKind};
@@ -52,25 +53,61 @@ pub(super) fn write(snapshot: &Snapshot) -> String {
     primaries(&mut page, snapshot);
     slaves(&mut page, snapshot);
     peers(&mut page, snapshot);
+    servers(&mut page, snapshot);
     page.metric(
         "kvnode_answer_duration_seconds",
         "histogram",
         "From the read that brought a message until its answer was queued; sampled where a connection is busy.",
     );
-    let mut below = 0;
-    for (bound, count) in BOUNDS_NANOS.iter().zip(&snapshot.answers) {
-        below += count;
-        page.value(
-            "kvnode_answer_duration_seconds_bucket",
-            &[label("le", &seconds(*bound).to_string())],
-            below as f64,
-        );
-    }
-    let total: u64 = snapshot.answers.iter().sum();
-    page.value("kvnode_answer_duration_seconds_bucket", &[label("le", "+Inf")], total as f64);
-    page.value("kvnode_answer_duration_seconds_sum", &[], seconds(snapshot.answers_nanos));
-    page.value("kvnode_answer_duration_seconds_count", &[], total as f64);
+    page.classes("kvnode_answer_duration_seconds", &[], &snapshot.answers, snapshot.answers_nanos);
     page.text
+}
+
+/// Stores, and the servers that the program has started beside them.
+fn servers(page: &mut Page, snapshot: &Snapshot) {
+    let labels = |server: &ServerSnapshot| vec![("server", server.name.clone())];
+    type Figure = (&'static str, &'static str, &'static str, fn(&ServerSnapshot) -> f64);
+    let figures: [Figure; 5] = [
+        ("kvnode_server_processes", "gauge", "Processes of a server that live.", |server| {
+            server.processes as f64
+        }),
+        ("kvnode_server_waiting_messages", "gauge", "Messages in the mailbox of a server.", |server| {
+            server.waiting_messages as f64
+        }),
+        ("kvnode_server_waiting_bytes", "gauge", "Bytes of messages in the mailbox of a server.", |server| {
+            server.waiting_bytes as f64
+        }),
+        (
+            "kvnode_server_restarts_total",
+            "counter",
+            "How often a server was started again by its supervisor.",
+            |server| server.restarts as f64,
+        ),
+        (
+            "kvnode_server_handling_seconds_total",
+            "counter",
+            "How long the handlers of a server took, with what they waited for; sampled where a connection is busy.",
+            |server| seconds(server.handling_nanos),
+        ),
+    ];
+    for (metric, kind, help, value) in figures {
+        page.metric(metric, kind, help);
+        for server in &snapshot.servers {
+            page.value(metric, &labels(server), value(server));
+        }
+    }
+    page.metric("kvnode_server_handled_total", "counter", "Messages that a server has handled.");
+    for server in &snapshot.servers {
+        for (message, count) in [("call", server.calls), ("cast", server.casts), ("info", server.infos)] {
+            let labels = [labels(server), vec![("message", message.to_owned())]].concat();
+            page.value("kvnode_server_handled_total", &labels, count as f64);
+        }
+    }
+    let metric = "kvnode_server_answer_duration_seconds";
+    page.metric(metric, "histogram", "From the arrival of a call at a server until its answer was queued.");
+    for server in &snapshot.servers {
+        page.classes(metric, &labels(server), &server.answers, server.answers_nanos);
+    }
 }
 
 fn stores(page: &mut Page, snapshot: &Snapshot) {
@@ -448,6 +485,21 @@ impl Page {
     fn single(&mut self, name: &str, kind: &str, help: &str, value: f64) {
         self.metric(name, kind, help);
         self.value(name, &[], value);
+    }
+
+    /// The values of a histogram.
+    fn classes(&mut self, name: &str, labels: &[(&'static str, String)], classes: &[u64], sum_nanos: u64) {
+        let with = |le: String| [labels, &[("le", le)]].concat();
+        let bucket = format!("{name}_bucket");
+        let mut below = 0;
+        for (bound, count) in BOUNDS_NANOS.iter().zip(classes) {
+            below += count;
+            self.value(&bucket, &with(seconds(*bound).to_string()), below as f64);
+        }
+        let total: u64 = classes.iter().sum();
+        self.value(&bucket, &with("+Inf".to_owned()), total as f64);
+        self.value(&format!("{name}_sum"), labels, seconds(sum_nanos));
+        self.value(&format!("{name}_count"), labels, total as f64);
     }
 
     fn value(&mut self, name: &str, labels: &[(&'static str, String)], value: f64) {

@@ -1,8 +1,9 @@
 //! How long answers take, as far as the node itself can tell: from the read that brought a message until its answer was
 //! queued for the same connection.
 //!
-//! What lies before that (the network, the kernel's buffers) and behind it (the write, the way back) is not in it, and
-//! neither is an answer that comes later than the message was handled, from a disk or from another server. A connection
+//! What lies before that (the network, the kernel's buffers) and behind it (the write, the way back) is not in it. Answers of a
+//! [`Server`](crate::Server) are all in it, whenever they come; of a [`GenServer`](crate::GenServer)'s those are not that come
+//! later than the message was handled, from a disk or from another server. A connection
 //! that is not busy has all of its answers measured; of a busy one every 64th read, whose answers then count
 //! 64 times: two looks at the clock for each would cost as much as the rest.
 
@@ -10,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 /// Of a busy connection's reads one in so many is measured.
-pub(in crate::node) const SAMPLED: u32 = 64;
+pub(crate) const SAMPLED: u32 = 64;
 
 /// Upper bounds of the classes, in nanoseconds, each included. What is above the last is in one more class.
 pub const BOUNDS_NANOS: [u64; 19] = [
@@ -40,14 +41,14 @@ pub type Classes = [u64; BOUNDS_NANOS.len() + 1];
 
 /// A histogram that many connections write to.
 #[derive(Debug, Default)]
-pub(in crate::node) struct Latency {
+pub(crate) struct Latency {
     classes: [AtomicU64; BOUNDS_NANOS.len() + 1],
     sum_nanos: AtomicU64,
 }
 
 impl Latency {
     /// An answer took so long; it stands for `weight` of them.
-    pub(in crate::node) fn record(&self, took: Duration, weight: u32) {
+    pub(crate) fn record(&self, took: Duration, weight: u32) {
         let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
         let class = BOUNDS_NANOS.partition_point(|bound| *bound < nanos);
         self.classes[class].fetch_add(u64::from(weight), Ordering::Relaxed);
@@ -55,7 +56,7 @@ impl Latency {
     }
 
     /// How many there were in each class, and how long all took together, in nanoseconds.
-    pub(in crate::node) fn read(&self) -> (Classes, u64) {
+    pub(crate) fn read(&self) -> (Classes, u64) {
         let classes = std::array::from_fn(|class| self.classes[class].load(Ordering::Relaxed));
         (classes, self.sum_nanos.load(Ordering::Relaxed))
     }

@@ -432,6 +432,52 @@ fn stores_in_memory_that_have_all_ended_begin_anew() {
 }
 
 #[test]
+fn a_primary_that_goes_on_takes_no_name_from_a_successor_that_led_before() {
+    let etcd = EtcdCluster::start(1);
+    let scene = Scene::start(&Otp::newest(), &etcd, Kept::Memory);
+    scene.beam.check("GenServer.call({:global, :kv}, {:put, 1, 2})", ":ok");
+    let mut led = Vec::new();
+    loop {
+        let stopped = primary(&scene.beam);
+        let mark = scene.node(stopped).log_mark();
+        scene.node(stopped).signal(Signal::STOP);
+        scene.beam.check_soon(
+            &format!(
+                "is_pid(p = :global.whereis_name(:kv)) and node(p) != :\"{}\"",
+                scene.node(stopped).name()
+            ),
+            "true",
+        );
+        // Longer than names are left alone: they are to be looked after when it goes on.
+        scene.beam.run("Process.sleep(2_500)");
+        scene.beam.run(
+            "spy = Task.async(fn ->
+               look = fn look, seen ->
+                 receive do
+                   :enough -> Enum.reverse(seen)
+                 after
+                   0 ->
+                     now = :global.whereis_name(:kv)
+                     look.(look, if(hd(seen) == now, do: seen, else: [now | seen]))
+                 end
+               end
+               look.(look, [:global.whereis_name(:kv)])
+             end)
+             :ok",
+        );
+        scene.node(stopped).signal(Signal::CONT);
+        scene.node(stopped).wait_for_log_after(mark, &["it is the primary no more"]);
+        scene.wait_until_counted(2);
+        scene.beam.check("send(spy.pid, :enough); length(Task.await(spy))", "1");
+        led.push(stopped);
+        if led.contains(&primary(&scene.beam)) {
+            break;
+        }
+    }
+    scene.check_same();
+}
+
+#[test]
 fn without_etcd_nothing_is_written_and_all_is_read_and_the_primary_goes_on_when_it_is_back() {
     let mut etcd = EtcdCluster::start(1);
     let scene = Scene::start(&Otp::newest(), &etcd, Kept::Memory);

@@ -5,7 +5,7 @@
 mod support;
 
 use rustix::process::Signal;
-use support::{BeamNode, Epmd, KvNode, at_host, at_once_on_every_otp, on_every_otp};
+use support::{BeamNode, Epmd, KvNode, Otp, at_host, at_once_on_every_otp, on_every_otp};
 
 #[test]
 fn a_restarted_beam_gets_the_names_again() {

@@ -146,22 +146,10 @@ fn the_servers_of_a_program_with_stores_are_in_its_metrics() {
     use crate::support::{COOKIE, Otp, at_host};
 
     let epmd = Epmd::start();
-    let node = config::Config {
-        node_name: NodeName::new(&at_host("mixed")).expect("a node name"),
-        cookie: Cookie::new(COOKIE),
-        bind: None,
-        dist_port: 0,
-        epmd: Some(epmd.config()),
-        connect: Vec::new(),
-        allow: Vec::new(),
-        net_ticktime_secs: 60,
-        fragments: true,
-        tls: None,
-        limits: config::Limits::default(),
-    };
-    let names = StoreConfig { global: Vec::new(), local: vec!["kv".into()] };
-    let program =
-        block_on(Program::start(Config { stores: vec![names], ..Config::new(node) })).expect("it starts");
+    let name = NodeName::new(&at_host("mixed")).expect("a node name");
+    let node = config::Config::new(name, Cookie::new(COOKIE)).with_epmd(epmd.config());
+    let names = StoreConfig::default().with_name(ServerName::local("kv"));
+    let program = block_on(Program::start(Config::new(node).with_stores(vec![names]))).expect("it starts");
     let node = program.node();
     node.serve(Timed).register("timed").expect("the name is free");
     let local = ([127, 0, 0, 1], 0).into();

@@ -58,12 +58,10 @@ impl Server for Worker {
                     "waited".to_owned()
                 };
                 self.task = Some(cx.spawn(work, |text| Info::Done(text, from)));
-                return;
             }
             Call::Unblock => {
                 let free = unblock(|| "free".to_owned()).await;
                 cx.unblock(move || free, |text| Info::Done(text, from));
-                return;
             }
             Call::Cancel => from.reply(&self.task.take().is_some_and(|task| cx.cancel_task(task))),
             Call::Panic => panic!("as asked"),

@@ -171,17 +171,24 @@ impl KeyValueFunctions {
     }
 }
 
+/// The function by which other kvnodes tell that a node is one too, and has stores that speak their dialect.
+#[derive(Clone, Copy, Debug)]
+pub struct DialectFunctions;
+
+impl Functions for DialectFunctions {
+    fn apply(&self, call: &FunctionCall<'_>, _context: &mut Context<'_>) -> Option<Answer> {
+        let is_asked = (call.module, call.function) == dialect::REPLICATION && call.arguments.is_empty();
+        is_asked.then(|| Answer::value(|w| _ = w.unsigned(dialect::VERSION)))
+    }
+}
+
 impl Functions for KeyValueFunctions {
     fn apply(&self, call: &FunctionCall<'_>, context: &mut Context<'_>) -> Option<Answer> {
         let server = match call.module {
             PLAIN => ServerRef::local(PLAIN),
             REPLICATED => ServerRef::local(PRIMARY),
             DISTRIBUTED => ServerRef::global(PRIMARY),
-            // By this a kvnode is told from a BEAM.
-            module if (module, call.function) == dialect::REPLICATION && call.arguments.is_empty() => {
-                return Some(Answer::value(|w| _ = w.unsigned(dialect::VERSION)));
-            }
-            _ => return None,
+            _ => return DialectFunctions.apply(call, context),
         };
         Some(match (call.module, call.function, call.arguments) {
             (PLAIN, "start_link", []) => self.start(call, Some(Name::Local(PLAIN.into())), None, context),

@@ -70,7 +70,7 @@ pub use downstream::{Downstreams, Polled, SlaveEntry};
 pub use dropped::NewFile;
 pub use election::{ElectedSlave, ElectionFigures, ElectionNews, ElectionState};
 pub use follow::{Follow, FollowSlave, Offer, SlaveAdded, Work};
-pub use functions::KeyValueFunctions;
+pub use functions::{DialectFunctions, KeyValueFunctions};
 pub use request::{Cast, FromPrimary, Hello, Request};
 pub use requests::Consistency;
 pub use serve::{NotServed, Replication, ServedStore, close_at_end, serve};

@@ -17,7 +17,7 @@ pub use replication::Replication;
 
 use crate::config::ServerName;
 use crate::kv::figures::StoreWatch;
-use crate::kv::{Downstreams, KeyValueServer, NewFile, SlaveEntry, StateShape};
+use crate::kv::{DialectFunctions, Downstreams, KeyValueServer, NewFile, SlaveEntry, StateShape};
 use crate::node::Resource;
 use crate::replica::KnownSlave;
 use crate::store::{Engine, OpenError, Store, StoreError};
@@ -138,6 +138,8 @@ pub fn serve_standing<E: Engine>(
     let store = engine.open(&kept_as).map_err(NotServed::Open)?;
     KeyValueServer::kept_slaves(&store).map_err(NotServed::Slaves)?;
     let make = move || engine.open_again(&store);
+    // Else kvnodes would take the store for an Elixir server.
+    node.client().serve(Arc::new(DialectFunctions));
     supervise(node, names, replication, dropped, make, stand).map_err(NotServed::Name)
 }
 

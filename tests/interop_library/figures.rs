@@ -104,7 +104,7 @@ fn calls_of_a_beam_are_counted_and_timed_by_server() {
 
         // Without a mailbox, by a connection that has read little: of a busy one some answers stand for all.
         let other = BeamNode::start(otp, &epmd, "other");
-        other.ping(&node.name().to_string());
+        other.ping(node.name().as_ref());
         other.wait_for_global("echo");
         other.run("for n <- 1..7, do: ^n = GenServer.call({:global, :echo}, n)");
         other.run("GenServer.cast({:global, :echo}, :x)");

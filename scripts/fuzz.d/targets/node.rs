@@ -95,6 +95,7 @@ fn converse(
         watches_max: 1000,
         held_bytes_max: 1 << 16,
         state_bytes_max: 1 << 16,
+        timed: None,
     };
     let mut inbound = Inbound::new(&[], form, bytes_max);
     let mut out = Outbound::new(form, AliasForm::in_force(DistributionFlags::OFFERED));
@@ -146,6 +147,7 @@ fuzz_target!(|data: &[u8]| {
                 watches_max: 1000,
                 held_bytes_max: 1 << 16,
                 state_bytes_max: 1 << 16,
+                timed: None,
             },
             &mut Vec::new(),
         );

@@ -250,7 +250,10 @@ mod inside {
         let answer = node.call::<u8, _>(&ServerRef::local("inline"), &7, PATIENCE);
         assert_eq!(block_on(answer), Ok(7));
         inline.kill();
+        // The last one that has it drops it: mostly the node, else this thread.
+        let inside = runtime.enter();
         drop(inline);
+        drop(inside);
         assert_eq!(block_on(told.recv()), Ok("inline"));
     }
 }

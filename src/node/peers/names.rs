@@ -347,10 +347,7 @@ async fn give_up_at(node: &Node, peer: &PeerHandle) -> Option<Duration> {
                 again = Some(LEFT_CHECK);
                 continue;
             }
-            Ok(Some(holder)) if holder == pid => {
-                let arguments = |w: &mut TermWriter<'_>| _ = w.atom(&name);
-                node.erpc(peer, ("global", "unregister_name"), 1, arguments, REGISTER_LIMIT).await.map(drop)
-            }
+            Ok(Some(holder)) if holder == pid => unregister(node, peer, &name).await,
             Ok(_) => Ok(()),
             Err(error) => Err(error),
         };
@@ -483,12 +480,10 @@ pub(in crate::node) async fn release(node: Arc<Node>, name: Arc<str>) {
         w.atom(&name);
     });
     for peer in with_global(&node) {
-        if node.global_whereis(&peer, &encoded, whereis::LIMIT).await == Ok(Some(process.pid.clone())) {
-            let arguments = |w: &mut TermWriter<'_>| _ = w.atom(&name);
-            let answer = node.erpc(&peer, ("global", "unregister_name"), 1, arguments, REGISTER_LIMIT).await;
-            if let Err(error) = answer {
-                tracing::warn!(name = %name, at = %peer.name, %error, "global name not given up there");
-            }
+        if node.global_whereis(&peer, &encoded, whereis::LIMIT).await == Ok(Some(process.pid.clone()))
+            && let Err(error) = unregister(&node, &peer, &name).await
+        {
+            tracing::warn!(name = %name, at = %peer.name, %error, "global name not given up there");
         }
     }
 }
@@ -519,6 +514,12 @@ fn is_former(node: &Node, pid: &Pid) -> bool {
     *pid.node == *node.registry.node && node.registry.by_owned_pid(pid).is_none()
 }
 
+/// Unregisters a name by one node.
+async fn unregister(node: &Node, peer: &PeerHandle, name: &Arc<str>) -> Result<(), ErpcError> {
+    let arguments = |w: &mut TermWriter<'_>| _ = w.atom(name);
+    node.erpc(peer, ("global", "unregister_name"), 1, arguments, REGISTER_LIMIT).await.map(drop)
+}
+
 /// Registers a name by one node, with a function of `global`, where that may be.
 async fn register(
     node: &Node,
@@ -539,8 +540,7 @@ async fn register(
     let is_told = answer.view().is_atom("yes");
     if is_told && !has(node, name, ours) {
         // It was given up meanwhile, and is nobody's then: it is not left to a successor, whom it may have been taken from.
-        let arguments = |w: &mut TermWriter<'_>| _ = w.atom(name);
-        node.erpc(peer, ("global", "unregister_name"), 1, arguments, REGISTER_LIMIT).await?;
+        unregister(node, peer, name).await?;
         return Ok(Told::NotOurs);
     }
     Ok(if is_told { Told::Yes } else { Told::No })

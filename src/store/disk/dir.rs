@@ -122,7 +122,17 @@ pub(super) fn make(path: &Path) -> io::Result<()> {
 fn make_private(path: &Path) -> io::Result<()> {
     make(path)?;
     let mode = fs::metadata(path)?.permissions().mode() & 0o777;
-    if mode & 0o077 == 0 { Ok(()) } else { fs::set_permissions(path, Permissions::from_mode(0o700)) }
+    if mode & 0o077 == 0 {
+        return Ok(());
+    }
+    match fs::set_permissions(path, Permissions::from_mode(0o700)) {
+        // Another user's folder, that this one may write to: as before, and people are told.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            tracing::warn!(folder = %path.display(), "others may read the values in this folder, which is another user's: have its owner chmod it to 0700");
+            Ok(())
+        }
+        changed => changed,
+    }
 }
 
 fn in_use(dir: &Path, lock: Option<&mut File>) -> OpenError {

@@ -1,7 +1,7 @@
-//! The clock: the system's, and for the thread that steps a test kit ([`crate::node::test`]) one that the test moves on.
+//! The clock: the system's, and for the thread that steps a test kit ([`crate::node::test`]) a clock that the test moves on.
 //!
 //! What reads the time or waits for it asks here, and knows of no test. A thread that has [entered](Stepped::enter) a stepped
-//! clock has that one until it leaves; no other thread notices.
+//! clock reads that clock until it leaves; no other thread notices.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;

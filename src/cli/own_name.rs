@@ -1,8 +1,8 @@
 //! The name of the node that a command asks with: one of few.
 //!
 //! A BEAM keeps an atom for each node name that it has ever seen, and ends when its table of atoms is full. So a command takes the first
-//! of a set of names that no other command has: mostly there is one name, whoever asks how often. A name is held by an abstract socket
-//! (unix(7)), which goes with the process, also with one that is killed, and needs no folder that all users may write to.
+//! of a set of names that no other command has: where commands run one after the other, all have the same name. A command holds its name by
+//! an abstract socket (unix(7)). The socket goes with the process, also where that is killed, and needs no folder that all users may write to.
 
 use std::fs;
 use std::io::{self, ErrorKind};

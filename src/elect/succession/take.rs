@@ -14,7 +14,8 @@ use crate::elect::keys::FORMER_MAX;
 pub(super) const SETTLE: Duration = Duration::from_millis(300);
 /// The same where nothing is confirmed, so that none are needed.
 pub(super) const SETTLE_UNCONFIRMED: Duration = Duration::from_secs(1);
-/// The same for the primary that is gone, where this node was without etcd too: all may be back, and that one need not change.
+/// A round waits so long for the report of the primary that is gone, where this node was without etcd too: all nodes may be back, and the primary
+/// need not change.
 pub(super) const SETTLE_FORMER: Duration = Duration::from_secs(1);
 /// A lease that is held for less was granted when etcd came back, where this node had one before.
 pub(super) const NEW_LEASE: Duration = Duration::from_secs(2);

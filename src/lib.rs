@@ -72,7 +72,7 @@
 //! | do in a server what blocks its thread | [`unblock`], [`NodeBuilder::threads`] |
 //! | keep the terms of code that was written for eetf and erl_rpc | the feature `eetf`: `kvnode::etf::tree` |
 //! | have a server started again when it has ended | [`Node::supervise`] |
-//! | test a server without a cluster, on a clock of the test's | [`test`] |
+//! | test a server without a cluster, on a clock of the test's | [`mod@test`] |
 //! | show a server's state to `:sys` and observer | [`Server::state`] |
 //! | write a server that answers without a mailbox, on the connection's own thread | [`GenServer`] |
 //! | stream to a process at the pace of its node | [`process::Feed`] |

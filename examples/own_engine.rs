@@ -11,10 +11,10 @@ use std::time::Duration;
 
 use kvnode::config::ServerName;
 use kvnode::kv::{self, Replication};
-use kvnode::store::revision::REVISION_RAISED_MAX;
 use kvnode::store::{
     Batch, Change, Done, Due, DueDone, Engine, NoteDone, Notes, OpenError, OwnedValue, Pending, PendingMany,
-    ReadDone, ReadManyDone, Scan, ScanDone, Shows, Store, StoreError, Update, UpdateMany, Value, Written,
+    REVISION_RAISED_MAX, ReadDone, ReadManyDone, Scan, ScanDone, Shows, Store, StoreError, Update,
+    UpdateMany, Value, Written,
 };
 use kvnode::{Node, ServerRef};
 

@@ -78,7 +78,6 @@
 //! | stream to a process at the pace of its node | [`process::Feed`] |
 //! | see what a node does and holds, and how each server does | [`Node::snapshot`], [`node::ServerSnapshot`], `tracing` spans of the target `kvnode::server` |
 //! | bound what peers may use | [`config::Limits`] |
-//! | read, write and watch an etcd | the feature `etcd`: `kvnode::etcd` |
 //! | keep a store in etcd, and serve it from several nodes | the feature `etcd`: `kvnode::store::EtcdEngine` |
 //! | speak TLS with other nodes | [`config::TlsConfig`], [`NodeBuilder::tls`] |
 //!
@@ -86,16 +85,22 @@
 //! `tracing`, and installs neither a subscriber nor signal handlers. It is a program too, made of this library, that serves a
 //! replicated key-value store (`kvnode --help`).
 //!
+//! What these pages show is released to users. The crate has more that is public, for its program and its tests; it is not shown
+//! here, and may change with any release.
+//!
 //! For those who read or change the code there is docs/architecture.md: the way of a call, the map, the invariants, and where building
 //! showed another way than the design. A change that goes such a way says why there.
 
 #[cfg(feature = "cli")]
+#[doc(hidden)]
 pub mod cli;
 mod clock;
 pub mod config;
 pub mod distribution;
 #[cfg(feature = "etcd")]
+#[doc(hidden)]
 pub mod elect;
+#[doc(hidden)]
 pub mod epmd;
 #[cfg(feature = "etcd")]
 pub mod etcd;
@@ -105,7 +110,9 @@ pub mod kv;
 mod log;
 pub mod node;
 pub mod process;
+#[doc(hidden)]
 pub mod program;
+#[doc(hidden)]
 pub mod replica;
 pub mod store;
 mod within;

@@ -34,12 +34,10 @@ pub(crate) mod tick;
 use std::sync::Arc;
 
 pub use cookie::{Cookie, CookieError};
-pub use flags::DistributionFlags;
-pub use inbound::TooLarge;
+pub use inbound::{Bound, TooLarge};
 pub use node_at::{NodeAt, NodeAtError};
 pub use node_name::{NameKind, NodeName, NodeNameError};
 pub use node_pattern::{NodePattern, NodePatternError};
-pub use outbound::Outbound;
 pub use server_ref::ServerRef;
 
 // Hidden for the same reason.
@@ -47,9 +45,10 @@ pub use server_ref::ServerRef;
 pub use {
     alias_form::AliasForm,
     control::ControlMessage,
+    flags::DistributionFlags,
     frame::FrameForm,
-    inbound::{Arrival, Bound, FrameError, Inbound, InboundLimits, Skipped},
-    outbound::{LARGE_BYTES, Room},
+    inbound::{Arrival, FrameError, Inbound, InboundLimits, Skipped},
+    outbound::{LARGE_BYTES, Outbound, Room},
     outflow::{Cut, Outflow},
     pace::Pace,
     tick::{TickAction, Ticker},

@@ -2,25 +2,8 @@
 //!
 //! It is a room that could be a crate: it uses nothing of kvnode but the small `within`. Nothing in it knows stores.
 //!
-//! ```no_run
-//! use kvnode::etcd::message::{Bytes, PutRequest, RangeRequest};
-//! use kvnode::etcd::{Config, Etcd, WatchEvent, WatchOptions};
-//!
-//! # async fn run() -> Result<(), Box<dyn std::error::Error>> {
-//! let etcd = Etcd::connect(Config::new(["http://a:2379", "http://b:2379", "http://c:2379"]))?;
-//! let key = Bytes::from_static(b"colour");
-//! let put = PutRequest { key: key.clone(), value: Bytes::from_static(b"red"), ..PutRequest::default() };
-//! let revision = etcd.call(&put).await?.header.map_or(0, |header| header.revision);
-//! let found = etcd.call(&RangeRequest { key, ..RangeRequest::default() }).await?;
-//! assert_eq!(found.kvs[0].value, "red");
-//!
-//! let mut watch = etcd.watch(WatchOptions::key("colour").from_revision(revision));
-//! if let WatchEvent::Changes(events) = watch.next().await? {
-//!     println!("{events:?}");
-//! }
-//! # Ok(())
-//! # }
-//! ```
+//! Released to users is how an etcd is told of ([`Config`], [`Etcd::connect`]), for [`EtcdEngine`](crate::store::EtcdEngine); requests,
+//! watches and leases are for that engine and elections, and may change with any release.
 //!
 //! # What it promises
 //!
@@ -53,17 +36,21 @@ mod error;
 mod following;
 mod frame;
 mod members;
+#[doc(hidden)]
 pub mod message;
 mod status;
 mod term;
 
-pub use client::{Ask, Etcd, Lease, MemberPage, Pages, Watch, WatchEvent, own_certificate_end};
+pub use client::Etcd;
+#[doc(hidden)]
+pub use client::{Ask, Lease, MemberPage, Pages, Watch, WatchEvent, own_certificate_end};
 pub use config::{Config, ConfigError, TlsFiles, User};
 pub use error::Error;
 
 use message::Bytes;
 
 /// What is watched.
+#[doc(hidden)]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WatchOptions {
     /// The key, or the first of the range.

@@ -30,13 +30,17 @@ pub mod compressed;
 pub mod convert;
 mod elements;
 mod integer;
+#[doc(hidden)]
 pub mod key;
+#[doc(hidden)]
 pub mod order;
 mod owned;
+#[doc(hidden)]
 pub mod pattern;
 mod pool;
 mod shared;
 mod split;
+#[doc(hidden)]
 pub mod tag;
 pub mod text;
 #[cfg(feature = "eetf")]

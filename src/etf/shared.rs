@@ -17,6 +17,7 @@ pub struct SharedBytes {
 impl SharedBytes {
     /// The part of `owner` that `part` is a slice of; `None` where it is none, or so small a part that it would
     /// hold much more memory than it uses (less than three quarters).
+    #[doc(hidden)]
     pub fn part_of(owner: &Arc<PooledBytes>, part: &[u8]) -> Option<Self> {
         let start = (part.as_ptr() as usize).checked_sub(owner.as_ptr() as usize)?;
         let range = start..start.checked_add(part.len())?;
@@ -27,6 +28,7 @@ impl SharedBytes {
 
 impl SharedBytes {
     /// The memory that it is a part of.
+    #[doc(hidden)]
     pub const fn owner(&self) -> &Arc<PooledBytes> {
         &self.owner
     }

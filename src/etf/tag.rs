@@ -1,6 +1,6 @@
 //! The tags of the external term format (erl_ext_dist; one constant per section, with its name).
 
-#![expect(missing_docs, reason = "each constant is named after the section that documents it")]
+// Each constant is named after the section that documents it.
 
 /// First byte of every term that travels on its own (erl_ext_dist, "Introduction").
 pub const VERSION_MAGIC: u8 = 131;

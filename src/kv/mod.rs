@@ -36,28 +36,41 @@ mod at_slave;
 mod backup;
 mod clock;
 mod confirm;
+#[doc(hidden)]
 pub mod downstream;
+#[doc(hidden)]
 pub mod dropped;
+#[doc(hidden)]
 pub mod election;
 mod expiry;
+#[doc(hidden)]
 pub mod figures;
+#[doc(hidden)]
 pub mod follow;
+#[doc(hidden)]
 pub mod functions;
 mod handed;
 mod holding;
+#[doc(hidden)]
 pub mod load;
 mod notes;
 mod operations;
 mod order;
 mod others;
 mod ranked;
+#[doc(hidden)]
 pub mod reason;
+#[doc(hidden)]
 pub mod request;
+#[doc(hidden)]
 pub mod requests;
 pub mod serve;
+#[doc(hidden)]
 pub mod server;
+#[doc(hidden)]
 pub mod slaves;
 mod source;
+#[doc(hidden)]
 pub mod state;
 mod status;
 mod upstream;
@@ -66,14 +79,27 @@ mod write;
 
 pub use at_slave::{Forward, SlaveWrites};
 pub use confirm::ConfirmConfig;
-pub use downstream::{Downstreams, Polled, SlaveEntry};
-pub use dropped::NewFile;
-pub use election::{ElectedSlave, ElectionFigures, ElectionNews, ElectionState};
-pub use follow::{Follow, FollowSlave, Offer, SlaveAdded, Work};
-pub use functions::{DialectFunctions, KeyValueFunctions};
-pub use request::{Cast, FromPrimary, Hello, Request};
 pub use requests::Consistency;
-pub use serve::{NotServed, Replication, ServedStore, close_at_end, serve};
+#[doc(hidden)]
+pub use serve::close_at_end;
+pub use serve::{NotServed, Replication, ServedStore, serve};
+
+// For the tests and the program, in no release's promise.
+#[doc(hidden)]
+pub use downstream::{Downstreams, Polled, SlaveEntry};
+#[doc(hidden)]
+pub use dropped::NewFile;
+#[doc(hidden)]
+pub use election::{ElectedSlave, ElectionFigures, ElectionNews, ElectionState};
+#[doc(hidden)]
+pub use follow::{Follow, FollowSlave, Offer, SlaveAdded, Work};
+#[doc(hidden)]
+pub use functions::{DialectFunctions, KeyValueFunctions};
+#[doc(hidden)]
+pub use request::{Cast, FromPrimary, Hello, Request};
+#[doc(hidden)]
 pub use server::KeyValueServer;
+#[doc(hidden)]
 pub use state::StateShape;
+#[doc(hidden)]
 pub use watch::WATCHERS_MAX;

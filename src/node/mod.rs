@@ -11,6 +11,7 @@ mod link;
 mod modules;
 mod peers;
 mod server;
+#[doc(hidden)]
 pub mod test;
 
 use std::collections::BTreeMap;
@@ -29,6 +30,7 @@ use smol::future::FutureExt;
 use smol::io::{AsyncRead, AsyncWrite};
 
 /// What functions print that this node calls on others.
+#[doc(hidden)]
 pub mod printed {
     pub use crate::process::group_leader::{Printed, text};
 }
@@ -36,21 +38,30 @@ pub mod printed {
 pub use life::builder::{NodeBuilder, PeerFault};
 pub use life::run::StartError;
 pub use life::snapshot::{PeerSnapshot, ServerSnapshot, Snapshot};
+#[doc(hidden)]
 pub use life::stop::Resource;
 pub use life::workers::unblock;
 
+#[doc(hidden)]
 pub use crate::process::latency;
+#[doc(hidden)]
 pub use life::{cookie_file, functions};
+pub use link::setup::DialError;
+pub use link::tls::TlsError;
+#[doc(hidden)]
 pub use link::{setup, tls};
 pub use modules::{Arguments, Module, Raise};
+#[doc(hidden)]
+pub use peers::Arrival;
+pub use peers::PeerDown;
 pub use peers::connect_to::ConnectedNode;
 pub use peers::erpc;
 pub use peers::events::{NodeEvent, NodeEvents};
 pub use peers::global_name::{GlobalName, Registration};
-pub use peers::{Arrival, PeerDown};
 pub use server::asks::Ask;
 pub use server::client::{Client, Monitor, Watch};
 pub use server::context::Context;
+#[doc(hidden)]
 pub use server::held_names::{FormerHolder, HeldNames};
 pub use server::inbox::{Inbox, Mail, ReceiveError};
 pub use server::monitors::{Down, MonitorRef};
@@ -82,9 +93,8 @@ use life::threads;
 use life::workers::{Crew, Runtime};
 use link::connection::Connection;
 use link::dedicated::{self, Left};
-use link::setup::DialError;
 use link::socket::Waits;
-use link::tls::{Tls, TlsError};
+use link::tls::Tls;
 use peers::names::{self, Names};
 use peers::{Found, PeerHandle, Peers, QueueBounds, Queued};
 use server::supervised::Supervision;
@@ -145,6 +155,7 @@ type End = (Sender<()>, Receiver<()>);
 
 impl Node {
     /// Has what functions print that this node calls on others given to `print`, instead of the log. Said once.
+    #[doc(hidden)]
     pub fn print_to(&self, print: Print) {
         self.net_kernel.print_to(print);
     }
@@ -163,6 +174,7 @@ impl Node {
     ///
     /// # Errors
     /// The configuration's: see [`StartError`].
+    #[doc(hidden)]
     pub fn check(config: &Config) -> Result<(), StartError> {
         life::run::check(config).map(drop)
     }
@@ -172,6 +184,7 @@ impl Node {
     ///
     /// # Errors
     /// See [`StartError`], and those of `prepare`: then there is no node.
+    #[doc(hidden)]
     pub async fn start_with<T, E: From<StartError>>(
         config: Config,
         prepare: impl FnOnce(&Arc<Self>) -> Result<T, E>,
@@ -191,6 +204,7 @@ impl Node {
 
     /// The epmd that it is registered with, unless it is [`NodeBuilder::outgoing_only`]: then the one of this machine. `None`:
     /// it is one [`without_epmd`](NodeBuilder::without_epmd).
+    #[doc(hidden)]
     pub const fn epmd(&self) -> Option<&EpmdStart> {
         self.epmd.as_ref()
     }

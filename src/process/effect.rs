@@ -154,37 +154,48 @@ pub trait Dispatch: Send + Sync {
     ///
     /// # Errors
     /// They have no room there, and are left as they are.
+    #[doc(hidden)]
     fn send(&self, node: &str, frames: &mut Outbound) -> Result<(), NoRoom>;
 
     /// Ends a call by its monitor, as [`Turn::end_call`] does.
+    #[doc(hidden)]
     fn end_call(&self, call: EndedCall);
 
     /// Ends a process of this node with a reason, an encoded term: its names are free, and all its watchers are told.
     /// One that has ended already is none.
+    #[doc(hidden)]
     fn exit(&self, process: ProcessId, reason: &[u8]);
 
     /// A feed has something for processes on a node: the connection to that node asks it for more, now or as soon as there is
     /// room. Where the node is not connected nothing happens: the feed is announced again once it is.
+    #[doc(hidden)]
     fn feed(&self, _node: &str, _feed: &Arc<dyn Feed>) {}
 }
 
 /// The handling of one message: the process whose turn it is, where the message came from, and where what it brings about goes.
 pub struct Turn<'a> {
     /// The process that handles it.
+    #[doc(hidden)]
     pub me: &'a Process,
     /// All processes.
+    #[doc(hidden)]
     pub registry: &'a Registry,
     /// What we wait for from other nodes.
+    #[doc(hidden)]
     pub waiters: &'a Waiters,
     /// The node that the message came from.
     pub peer: &'a str,
     /// The flags that this node offered.
+    #[doc(hidden)]
     pub flags: DistributionFlags,
     /// The memory that a large message was received into, for a process that keeps most of it.
+    #[doc(hidden)]
     pub frame_owner: Option<&'a Arc<PooledBytes>>,
     /// The output to that node.
+    #[doc(hidden)]
     pub out: &'a mut Outbound,
     /// What is to happen elsewhere.
+    #[doc(hidden)]
     pub effects: &'a mut Vec<Effect>,
     /// The monitors of that node, for calls that end without an answer.
     pub(super) calls: &'a mut dyn EndCalls,
@@ -211,6 +222,7 @@ impl Turn<'_> {
     }
 
     /// Answers a call with an encoded term that is not copied.
+    #[doc(hidden)]
     pub fn reply_shared(&mut self, caller: &Caller<'_>, value: SharedBytes) {
         self.reply_frame(caller, |_| Some(value));
     }
@@ -257,6 +269,7 @@ impl Turn<'_> {
     /// Whether the caller's node can decode a term with these traits. (Only known for the node that the
     /// message came from; another one is taken to be as able as this.)
     #[inline]
+    #[doc(hidden)]
     pub fn can_decode(&self, traits: Traits) -> bool {
         traits == Traits::none() || self.flags.can_decode(traits)
     }
@@ -299,6 +312,7 @@ impl Turn<'_> {
     }
 
     /// Sends whole frames to a node.
+    #[doc(hidden)]
     pub fn send_to(&mut self, node: AtomView<'_>, mut frames: Outbound) {
         if node == *self.peer {
             self.out.append(&mut frames);

@@ -102,6 +102,7 @@ pub struct FedNode<'a> {
     /// Its name.
     pub name: &'a Arc<str>,
     /// The flags that it offered.
+    #[doc(hidden)]
     pub flags: DistributionFlags,
     /// There is room as long as the frames take less than so many bytes. One message always fits.
     pub frames_bytes_max: usize,
@@ -122,6 +123,7 @@ pub struct Feeding<'a> {
 
 impl<'a> Feeding<'a> {
     /// Of a connection's `frames`. Calls have references of `registry`, and their answers are waited for in `waiters`.
+    #[doc(hidden)]
     pub const fn new(
         node: FedNode<'a>,
         frames: &'a mut Outbound,
@@ -149,6 +151,7 @@ impl<'a> Feeding<'a> {
     }
 
     /// The flags that it offered: [`DistributionFlags::can_decode`] says what must not be sent to it.
+    #[doc(hidden)]
     pub const fn flags(&self) -> DistributionFlags {
         self.node.flags
     }
@@ -193,6 +196,7 @@ impl<'a> Feeding<'a> {
     /// `done` is called once, from any thread, with the answer or when the node is lost; it must not block. The end of
     /// the process alone does not end the call, as its caller monitors it or does without. Dropping what this gives
     /// forgets the call.
+    #[doc(hidden)]
     pub fn call(
         &mut self,
         from: &Pid,

@@ -102,6 +102,7 @@ pub trait GenServer: Send + Sync + 'static {
 
     /// Another process asks for the state. `None`: it is taken, and answered by [`StateRequest::answer`] later; what is given
     /// back is answered with [`state`](Self::state) at once.
+    #[doc(hidden)]
     fn ask_state(&self, asked: StateRequest) -> Option<StateRequest> {
         Some(asked)
     }
@@ -133,6 +134,7 @@ pub trait GenServer: Send + Sync + 'static {
     /// Another process holds a name in `global` that is to be this one's, `me`: somewhere in the clusters that this node is
     /// connected to. Told by each connected node that says so, again at each look (every 5 s), until the name is free; it is
     /// registered for `me` then. Must not block.
+    #[doc(hidden)]
     fn global_name_taken(&self, _me: &Process, _name: &str, _holder: &Pid) {}
 
     /// The module that `:sys.get_status/1` names as the server's own, as the text of its atom.

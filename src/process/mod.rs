@@ -40,6 +40,7 @@ pub(crate) mod gen_server;
 pub(crate) mod global_name_server;
 pub(crate) mod group_leader;
 mod held;
+#[doc(hidden)]
 pub mod latency;
 pub(crate) mod mailbox;
 mod message;
@@ -50,18 +51,25 @@ pub mod net_kernel;
 pub mod peer;
 #[doc(hidden)]
 pub mod registry;
+#[doc(hidden)]
 pub mod rpc;
 pub(crate) mod supervisor;
 pub(crate) mod system;
 pub(crate) mod waiters;
 
 pub use call_error::CallError;
-pub use effect::{Dispatch, Effect, GlobalRegistration, NoRoom, OutgoingCall, Turn, WakeRequest};
+pub use effect::{Dispatch, NoRoom, Turn};
+#[doc(hidden)]
+pub use effect::{Effect, GlobalRegistration, OutgoingCall, WakeRequest};
 pub use feed::{FedNode, Feed, Feeding, More};
 pub use gen_server::{Caller, ExitSignals, GenServer, OwnedCaller, SkippedMessage};
-pub use registry::{Process, ProcessId, RegisterError, Registry};
+pub use registry::RegisterError;
+#[doc(hidden)]
+pub use registry::{Process, ProcessId, Registry};
 pub use supervisor::Restart;
+#[doc(hidden)]
 pub use system::StateRequest;
+#[doc(hidden)]
 pub use waiters::{Outcome, PendingCall};
 
 // Hidden for the same reason.

@@ -1,7 +1,7 @@
 //! The program: stores on a node, with their page, their log, and what a service manager is told.
 //!
 //! It is one more user of the library: everything that it starts, it starts by what [`Node`] makes public. [`Program`]
-//! is the stores of a [`Config`] on a node, for other programs too; [`run`] is the `kvnode` program's own way, with the
+//! is the stores of a [`Config`] on a node, for other programs too; [`run()`] is the `kvnode` program's own way, with the
 //! signals that end it.
 
 #[cfg(feature = "etcd")]

@@ -145,6 +145,7 @@ impl Disk {
     ///
     /// # Errors
     /// The first entry that cannot be read, or counts that are not as they were written.
+    #[doc(hidden)]
     pub fn check(&self, progress: &mut dyn FnMut(u64, u64) -> bool) -> Result<Vec<StoreCount>, OpenError> {
         self.shared.check(progress)
     }
@@ -154,6 +155,7 @@ impl Disk {
     ///
     /// # Errors
     /// See [`BackupError`]. There is no such file then.
+    #[doc(hidden)]
     pub fn backup(
         &self,
         file: &Path,
@@ -169,6 +171,7 @@ impl Disk {
     ///
     /// # Errors
     /// See [`BackupError`]. The folder is as it was then.
+    #[doc(hidden)]
     pub fn restore(
         file: &Path,
         dir: &Path,

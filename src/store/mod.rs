@@ -34,19 +34,25 @@
 
 mod cleared;
 #[cfg(feature = "disk")]
+#[doc(hidden)]
 pub mod disk;
 pub mod engine;
 #[cfg(feature = "etcd")]
+#[doc(hidden)]
 pub mod etcd;
 mod head;
 mod keeper;
+#[doc(hidden)]
 pub mod memory;
 mod open_error;
 mod ordered;
 mod owed;
 mod page;
+#[doc(hidden)]
 pub mod revision;
+#[doc(hidden)]
 pub mod room;
+#[doc(hidden)]
 pub mod scan;
 mod update;
 mod value;
@@ -60,14 +66,18 @@ pub use cleared::Cleared;
 pub use disk::{Disk, DiskStore};
 pub use engine::Engine;
 #[cfg(all(feature = "disk", feature = "etcd"))]
+#[doc(hidden)]
 pub use etcd::{EtcdBackupError, EtcdRestore, TooLarge};
 #[cfg(feature = "etcd")]
 pub use etcd::{EtcdEngine, EtcdStore};
+#[doc(hidden)]
 pub use keeper::{EtcdFigures, EtcdLag, EtcdMember, EtcdSeen, EtcdState, Keeper};
 pub use memory::{MemoryEngine, MemoryStore};
 pub use open_error::OpenError;
+#[doc(hidden)]
 pub use owed::Owed;
 pub use page::{Order, Page, Visit};
+pub use revision::REVISION_RAISED_MAX;
 pub use room::Room;
 pub use scan::{Batch, Scan, ScanDone, Shows};
 pub use value::{OwnedValue, Value};
@@ -400,7 +410,7 @@ pub trait Store: Send + Sync + 'static {
     fn revision(&self) -> u64;
 
     /// Gives only higher revisions from here on, over a restart too once what was asked behind this is kept. A lower one than
-    /// it has counted to changes nothing, and none is over [`REVISION_RAISED_MAX`](revision::REVISION_RAISED_MAX). From any
+    /// it has counted to changes nothing, and none is over [`REVISION_RAISED_MAX`]. From any
     /// thread; must not block.
     fn raise_revision(&self, above: u64);
 
@@ -426,6 +436,7 @@ pub trait Store: Send + Sync + 'static {
     }
 
     /// What keeps it. The default is for engines of one's own.
+    #[doc(hidden)]
     fn keeper(&self) -> Keeper {
         Keeper::Other
     }

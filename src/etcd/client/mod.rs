@@ -119,6 +119,7 @@ impl Etcd {
     /// # Errors
     ///
     /// See [`Error`]; within [`Config::deadline`].
+    #[doc(hidden)]
     pub async fn call<C: Call>(&self, request: &C) -> Result<C::Answer, Error> {
         self.call_with(request, Ask::default()).await
     }
@@ -128,6 +129,7 @@ impl Etcd {
     /// # Errors
     ///
     /// See [`Error`]; within the deadline.
+    #[doc(hidden)]
     pub async fn call_with<C: Call>(&self, request: &C, ask: Ask) -> Result<C::Answer, Error> {
         let deadline = now() + ask.deadline.unwrap_or(self.0.config.deadline).min(Config::DURATION_MAX);
         let bytes_max = self.0.config.request_bytes_max;
@@ -144,11 +146,13 @@ impl Etcd {
 
     /// The entries of a range page by page in the order of keys, all of one revision: that of the request, or the newest at the
     /// first page. Limit and order of the request say nothing.
+    #[doc(hidden)]
     pub fn pages(&self, range: RangeRequest) -> Pages {
         Pages::new(self.clone(), range)
     }
 
     /// Watches. The watch asks for its stream when its first event is waited for.
+    #[doc(hidden)]
     pub fn watch(&self, options: WatchOptions) -> Watch {
         Watch::new(self.clone(), options)
     }
@@ -158,11 +162,13 @@ impl Etcd {
     /// # Errors
     ///
     /// See [`Error`].
+    #[doc(hidden)]
     pub async fn lease(&self, ttl: Duration) -> Result<Lease, Error> {
         Lease::grant(self, ttl).await
     }
 
     /// Bytes of a request at most ([`Config::request_bytes_max`]).
+    #[doc(hidden)]
     pub fn request_bytes_max(&self) -> usize {
         self.0.config.request_bytes_max
     }
@@ -173,6 +179,7 @@ impl Etcd {
     }
 
     /// Which members are asked at present, in the order of the endpoints.
+    #[doc(hidden)]
     pub fn good_members(&self) -> Vec<bool> {
         use super::members::Standing;
         let members = self.0.members.lock();

@@ -46,6 +46,7 @@ impl Etcd {
     /// # Errors
     ///
     /// Of each member: see [`Error`]; within [`check_duration_max`](crate::etcd::Config::check_duration_max).
+    #[doc(hidden)]
     pub async fn statuses(&self) -> Vec<Result<StatusResponse, Error>> {
         let limit = self.0.config.check_duration_max;
         let ask = |id: MemberId| {
@@ -74,6 +75,7 @@ impl Etcd {
     /// # Errors
     ///
     /// See [`Error`]; within [`check_duration_max`](crate::etcd::Config::check_duration_max).
+    #[doc(hidden)]
     pub async fn page_of(&self, member: usize, path: &str) -> Result<MemberPage, Error> {
         let endpoint = self.0.endpoints.get(member).ok_or(Error::unavailable("no such member"))?;
         let limit = self.0.config.check_duration_max;

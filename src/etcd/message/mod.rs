@@ -6,6 +6,26 @@
 //!
 //! Keys and values are [`Bytes`]: parts of the message that they came in, which stays in memory as long as one of
 //! them. Copy what is kept for long.
+//!
+//! ```no_run
+//! use kvnode::etcd::message::{Bytes, PutRequest, RangeRequest};
+//! use kvnode::etcd::{Config, Etcd, WatchEvent, WatchOptions};
+//!
+//! # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+//! let etcd = Etcd::connect(Config::new(["http://a:2379", "http://b:2379", "http://c:2379"]))?;
+//! let key = Bytes::from_static(b"colour");
+//! let put = PutRequest { key: key.clone(), value: Bytes::from_static(b"red"), ..PutRequest::default() };
+//! let revision = etcd.call(&put).await?.header.map_or(0, |header| header.revision);
+//! let found = etcd.call(&RangeRequest { key, ..RangeRequest::default() }).await?;
+//! assert_eq!(found.kvs[0].value, "red");
+//!
+//! let mut watch = etcd.watch(WatchOptions::key("colour").from_revision(revision));
+//! if let WatchEvent::Changes(events) = watch.next().await? {
+//!     println!("{events:?}");
+//! }
+//! # Ok(())
+//! # }
+//! ```
 
 /// Makes a message that answers a request of a struct: the header that all answers begin with is its first field.
 macro_rules! answer {

@@ -27,6 +27,7 @@ use crate::{Node, NotNamed, ProcessHandle, Restart};
 const PLAIN_MODULE: &str = "Elixir.KeyValueStore";
 
 /// What the global names of a store begin with where they are kept, as they are typed after `--store`.
+#[doc(hidden)]
 pub const GLOBAL: &str = "global:";
 
 /// A store that is served.
@@ -36,6 +37,7 @@ pub struct ServedStore {
     /// Its process.
     pub process: ProcessHandle,
     /// What it has done and holds. They outlive each life of the process, and go on counting.
+    #[doc(hidden)]
     pub figures: Arc<StoreWatch>,
 }
 
@@ -112,6 +114,7 @@ impl<E: Engine> Resource for AtEnd<E> {
 
 /// Begins to find out whether a process of a store is the one of several that holds its global names, or the primary of several stores: each
 /// time it was started.
+#[doc(hidden)]
 pub type Stand<S> = Box<dyn Fn(&ProcessHandle, Arc<KeyValueServer<S>>) + Send + Sync>;
 
 /// As [`serve`], of a store that is not alone, where there is a `stand`: other processes serve it too, or its primary is elected. It is given its
@@ -120,6 +123,7 @@ pub type Stand<S> = Box<dyn Fn(&ProcessHandle, Arc<KeyValueServer<S>>) + Send + 
 ///
 /// # Errors
 /// As of [`serve`].
+#[doc(hidden)]
 pub fn serve_standing<E: Engine>(
     node: &Node,
     names: impl IntoIterator<Item = ServerName>,
@@ -266,6 +270,7 @@ fn supervise<S: Store>(
 }
 
 /// A name of a store as it is kept with it: as it is typed after `--store`.
+#[doc(hidden)]
 pub fn name_kept(name: &ServerName) -> String {
     // An atom may have a line's end in it, which ends a name there.
     match name {

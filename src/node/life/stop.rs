@@ -50,6 +50,7 @@ impl Node {
     /// Has a resource settle when the node begins to end, and close when its processes have ended. Several are asked in the
     /// order in which they were given. A node that is ending already settles and closes it at once. One that takes longer than
     /// [`Limits::settle_duration_max`](crate::config::Limits::settle_duration_max) to settle is waited for no more.
+    #[doc(hidden)]
     pub fn close_at_end(&self, resource: Arc<dyn Resource>) {
         let mut resources = self.resources.lock();
         // What is in there is taken once, after this is true.

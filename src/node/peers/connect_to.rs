@@ -17,6 +17,7 @@ pub struct ConnectedNode {
     /// Which of its lives this is: pids of it with another creation are of a former one.
     pub creation: u32,
     /// The flags that it offered. Without PUBLISHED it is a hidden node.
+    #[doc(hidden)]
     pub offered: DistributionFlags,
 }
 
@@ -72,12 +73,14 @@ impl Node {
 
     /// A wait for the next node that comes up, from now on: what cannot be reached now may be then, and a name that nobody
     /// knows now may be known. [`events`](Self::events) tells which node it was, and of those that go.
+    #[doc(hidden)]
     pub fn arrival(&self) -> Arrival {
         self.peers.arrival()
     }
 
     /// Has it looked at once who holds our names in `global`, instead of within the next 5 s: one of them may have become
     /// free.
+    #[doc(hidden)]
     pub fn check_global_names(&self) {
         self.names.check_now();
     }

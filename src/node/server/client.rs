@@ -299,6 +299,7 @@ impl Client {
 
     /// Lets other nodes call functions of this node by rpc: `:erpc.call(node, module, function, arguments)` and its
     /// relations. They are asked before those that the node has by itself.
+    #[doc(hidden)]
     pub fn serve(&self, functions: Arc<dyn Functions>) {
         self.node.registry.functions.add(functions);
     }

@@ -53,6 +53,7 @@ impl ProcessHandle {
     ///
     /// # Errors
     /// The process has ended.
+    #[doc(hidden)]
     pub fn held_names<'a>(
         &self,
         names: impl IntoIterator<Item = &'a str>,

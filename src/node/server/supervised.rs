@@ -180,6 +180,7 @@ impl Node {
     ///
     /// # Errors
     /// As of [`supervise`](Self::supervise).
+    #[doc(hidden)]
     pub fn supervise_waiting(
         &self,
         restart: Restart,
@@ -344,6 +345,7 @@ impl ProcessHandle {
     }
 
     /// Does something again and again, as [`spawn`](Self::spawn), until it says that it is done.
+    #[doc(hidden)]
     pub fn wake(&self, request: WakeRequest) {
         self.spawn(timers::wake(request));
     }

@@ -163,6 +163,7 @@ impl EtcdEngine {
 
 impl EtcdEngine {
     /// The members of its etcd.
+    #[doc(hidden)]
     pub fn members(&self) -> Vec<EtcdMember> {
         members_of(&self.etcd)
     }
@@ -175,6 +176,7 @@ impl EtcdEngine {
     /// # Errors
     /// See [`EtcdBackupError`]. There is no such file then.
     #[cfg(feature = "disk")]
+    #[doc(hidden)]
     pub fn backup(
         &self,
         file: &Path,
@@ -190,6 +192,7 @@ impl EtcdEngine {
     /// # Errors
     /// See [`EtcdBackupError`].
     #[cfg(feature = "disk")]
+    #[doc(hidden)]
     pub fn restore(
         &self,
         file: &Path,
@@ -297,6 +300,7 @@ impl EtcdStore {
     /// Calls `done` when this process has every write that any process has been answered `Ok` for by now: later reads are not older.
     /// One question to etcd serves all that ask at the same time. After 4 s it is [`Unavailable`](StoreError::Unavailable).
     /// Where very many wait it is refused with the word `system_limit`.
+    #[doc(hidden)]
     pub fn catch_up(&self, done: Done) {
         self.ask_to_catch_up(0, done);
     }
@@ -318,6 +322,7 @@ impl EtcdStore {
     /// From now on, where `is_careful`, a value is read once this process [has caught up](Self::catch_up): for callers that another process has
     /// answered a moment ago. It costs a question to etcd, which all share that read at the same time. (A scan, a page and a count show
     /// what is here.)
+    #[doc(hidden)]
     pub fn read_carefully(&self, is_careful: bool) {
         self.0.read_carefully(is_careful);
     }
@@ -370,21 +375,25 @@ impl EtcdStore {
     }
 
     /// How it stands to etcd.
+    #[doc(hidden)]
     pub fn state(&self) -> EtcdState {
         self.0.state()
     }
 
     /// The revision of etcd up to which all is here.
+    #[doc(hidden)]
     pub fn etcd_revision(&self) -> i64 {
         self.0.table().applied()
     }
 
     /// What all its keys in etcd begin with.
+    #[doc(hidden)]
     pub fn base(&self) -> &[u8] {
         self.0.base()
     }
 
     /// The key that etcd has while a restore of its prefix goes on, or was interrupted: the store's names are nobody's then.
+    #[doc(hidden)]
     pub fn restore_key(&self) -> Vec<u8> {
         layout::claim_beside(self.base()).to_vec()
     }

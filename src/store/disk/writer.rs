@@ -521,10 +521,14 @@ impl Shared {
             "the disk does not take what is written; callers are told, reads go on"
         );
         *self.broken.lock() = Some(Broken::default());
-        // The engine does not say what its threads failed with.
-        let full = matches!(error, fjall::Error::Poisoned)
-            && self.dir.free_bytes().is_ok_and(|free| free < ROOM_BYTES / 2);
-        if full { StoreError::NoSpace } else { engine_error(error) }
+        if !matches!(error, fjall::Error::Poisoned) {
+            return engine_error(error);
+        }
+        // The engine does not say what its threads failed with: the disk is asked.
+        match self.dir.free_bytes() {
+            Ok(free) if free < ROOM_BYTES / 2 => StoreError::NoSpace,
+            _ => self.dir.probe().map_or_else(|refused| store_error(&refused), |()| engine_error(error)),
+        }
     }
 
     fn wait_for_tables(&self) -> fjall::Result<()> {

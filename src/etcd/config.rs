@@ -223,6 +223,15 @@ pub enum ConfigError {
     Thread(io::Error),
 }
 
+/// Whether a member may be named so.
+///
+/// # Errors
+/// [`ConfigError::Endpoint`].
+#[cfg(feature = "cli")]
+pub(crate) fn check_endpoint(text: &str) -> Result<(), ConfigError> {
+    Endpoint::read(text).map(drop)
+}
+
 /// Where a member is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Endpoint {

@@ -37,6 +37,12 @@ pub enum Error {
         /// The bound, [`Config::request_bytes_max`](super::Config::request_bytes_max). `None`: etcd's own, which it does not tell.
         bytes_max: Option<usize>,
     },
+    /// The transaction has more operations, or conditions, than etcd takes, which is 128 where nobody has set another bound. Nothing was
+    /// changed.
+    #[error(
+        "etcd takes no transaction of so many operations: start its members with --max-txn-ops=128, which is the default, or more"
+    )]
+    TooManyOperations,
     /// The answer is larger than is read: ask for less at a time. What was to be done is done.
     #[error(
         "etcd's answer is too large: {bytes_max} bytes and {} entries are read",
@@ -94,6 +100,14 @@ impl Error {
     /// Whether the request that ended so was surely not done, and may yet succeed.
     pub(super) fn may_be_asked_again(&self) -> bool {
         matches!(self, Self::Unavailable { .. } | Self::LeaderLost)
+    }
+
+    /// Whether etcd has answered that it does not do what was asked, and is not likely to soon: people have to see to it.
+    pub(crate) fn is_refusal(&self) -> bool {
+        !matches!(
+            self,
+            Self::Unavailable { .. } | Self::Unknown { .. } | Self::LeaderLost | Self::Compacted { .. }
+        )
     }
 
     /// Whether it is unknown if the request that ended so was done.

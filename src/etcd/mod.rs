@@ -44,6 +44,8 @@ mod term;
 pub use client::Etcd;
 #[doc(hidden)]
 pub use client::{Ask, Lease, MemberPage, Pages, Watch, WatchEvent, own_certificate_end};
+#[cfg(feature = "cli")]
+pub(crate) use config::check_endpoint;
 pub use config::{Config, ConfigError, TlsFiles, User};
 pub use error::Error;
 

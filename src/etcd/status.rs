@@ -41,6 +41,7 @@ impl Status {
             _ if says("request is too large") || says("received message larger than max") => {
                 Error::TooLarge { bytes, bytes_max: None }
             }
+            _ if says("too many operations") => Error::TooManyOperations,
             _ if says("required revision has been compacted") => Error::Compacted { revision: None },
             16 => Error::TokenExpired,
             _ if says("user name is empty") || says("revision of auth store is old") => Error::TokenExpired,

@@ -99,9 +99,10 @@ pub(crate) fn etcd(
     let heard = heard_secs.filter(|secs| *secs >= UNHEARD_SECS);
     let mood = match state == EtcdState::Following.code() && asked == members.len() {
         true if !is_late && heard.is_none() => Mood::Good,
-        false if asked == 0 => Mood::Bad,
+        false if asked == 0 || state == EtcdState::RolledBack.code() => Mood::Bad,
         _ => Mood::Warn,
     };
+    let state = state.replace('_', " ");
     let lag = match (behind, heard) {
         (_, Some(secs)) => format!(", not heard of for {secs:.0} s"),
         (Some(0), None) => ", up to date".to_owned(),
@@ -246,6 +247,8 @@ mod tests {
         let second = |change: fn(&mut EtcdSnapshot)| shown(change)[1].clone();
         assert_eq!(first(|etcd| etcd.members[0].asked = false).0, Mood::Warn);
         assert_eq!(first(|etcd| etcd.state = "cut".into()).0, Mood::Warn);
+        let (mood, line) = first(|etcd| etcd.state = "rolled_back".into());
+        assert_eq!((mood, line.starts_with("etcd: rolled back, ")), (Mood::Bad, true), "{line}");
         assert_eq!(
             first(|etcd| etcd.members.iter_mut().for_each(|member| member.asked = false)).0,
             Mood::Bad

@@ -99,11 +99,14 @@ pub enum EtcdState {
     Following,
     /// The watch is cut, and is being begun anew. Readers see the entries of before.
     Cut,
+    /// etcd was wiped, or restored from an older copy. Nothing is written any more, readers see the entries of before, and the node is to be
+    /// started again.
+    RolledBack,
 }
 
 impl EtcdState {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Loading, Self::Following, Self::Cut];
+    pub const ALL: [Self; 4] = [Self::Loading, Self::Following, Self::Cut, Self::RolledBack];
 
     /// Its word, for machines.
     pub const fn code(self) -> &'static str {
@@ -111,6 +114,7 @@ impl EtcdState {
             Self::Loading => "loading",
             Self::Following => "following",
             Self::Cut => "cut",
+            Self::RolledBack => "rolled_back",
         }
     }
 }

@@ -16,6 +16,7 @@ use crate::etcd::message::{
 use crate::etcd::{self, Error, Etcd, MemberPage, own_certificate_end};
 use crate::program::EtcdConfig;
 use crate::program::holder::{Compacted, holder_of};
+use crate::store::etcd::OPERATIONS_MAX;
 
 /// Writes and reads that are measured.
 const TRIES: usize = 10;
@@ -54,6 +55,7 @@ pub(super) async fn examine(report: &mut Report, config: &EtcdConfig) -> Result<
     asked.alarms(report).await;
     let pages = waiting("asking", "the members of etcd for their pages", asked.pages()).await;
     waiting("writing to", "etcd", asked.speed(report)).await;
+    asked.transactions(report).await;
     asked.sizes(report, &pages);
     waiting("asking", "etcd for its history", asked.history(report)).await;
     asked.clock(report, &pages);
@@ -283,6 +285,14 @@ impl Asked<'_> {
             }
         }
         report.say("read", judge::reads(&mut reads));
+    }
+
+    /// Whether it takes transactions with as many operations as stores send.
+    async fn transactions(&self, report: &mut Report) {
+        let read = Op::Range(RangeRequest { key: self.key(), ..RangeRequest::default() });
+        let look = TxnRequest { success: vec![read.into(); OPERATIONS_MAX], ..TxnRequest::default() };
+        let outcome = self.etcd.call(&look).await.map(drop);
+        report.say("transactions", judge::transactions(outcome, OPERATIONS_MAX));
     }
 
     /// The page `/metrics` of each member that answers.

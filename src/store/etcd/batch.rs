@@ -30,8 +30,9 @@ use crate::etcd::message::{
 use crate::store::revision::REVISION_MAX;
 use crate::store::{Change, OwnedValue, StoreError, Value};
 
-/// Operations of a transaction, and conditions, the mark's with them. etcd takes 128, and counts that in the `else` too.
-pub(super) const OPERATIONS_MAX: usize = 120;
+/// Operations of a transaction, and conditions, the mark's with them. etcd takes 128 unless it is told another bound, and counts that
+/// in the `else` too.
+pub(crate) const OPERATIONS_MAX: usize = 120;
 /// Bytes that a transaction has about at most, unless it is of one write.
 pub(super) const BATCH_BYTES: usize = 1 << 20;
 /// Bytes of a transaction beside its keys and values, and bytes of each operation or condition, with those in the mark.
@@ -45,6 +46,8 @@ pub(super) struct Bounds {
     pub request_bytes: usize,
     /// Bytes of a batch, about, unless it is of one write.
     pub batch_bytes: usize,
+    /// Operations of a batch, unless it is of one write.
+    pub operations: usize,
 }
 
 impl Bounds {
@@ -53,10 +56,11 @@ impl Bounds {
 
     /// With requests of so many bytes.
     pub(super) const fn new(request_bytes: usize) -> Self {
-        Self { request_bytes, batch_bytes: BATCH_BYTES }
+        Self { request_bytes, batch_bytes: BATCH_BYTES, operations: OPERATIONS_MAX }
     }
 
-    /// Bytes of keys and values that a write may have, where these are in a store so laid out.
+    /// Bytes of keys and values that a write may have, where these are in a store so laid out. A key that is put counts twice: in the condition
+    /// of a later write that looks at what it has, too.
     pub(super) fn bytes_max(self, layout: &Layout, keys: usize) -> usize {
         let each = layout.overhead() + OPERATION_BYTES;
         self.request_bytes.saturating_sub(ENVELOPE_BYTES + each * keys.max(1))
@@ -260,6 +264,8 @@ impl<'a> Batch<'a> {
         let looks = matches!(&asked.ask, Ask::Update(_))
             || matches!(&asked.ask, Ask::UpdateMany(update) if update.looks());
         let (mut bytes, mut keys, mut more) = (0, 0, 0);
+        // Keys that no condition names, and that one must be able to name later.
+        let (mut unnamed_bytes, mut unnamed) = (0, 0);
         match &does {
             Does::Changes(changes) => {
                 keys = changes.len();
@@ -268,6 +274,9 @@ impl<'a> Batch<'a> {
                         return Added::Full(asked);
                     }
                     bytes += key.len() + value.as_ref().map_or(0, |value| value.bytes.len());
+                    if value.is_some() && !looks {
+                        (unnamed_bytes, unnamed) = (unnamed_bytes + key.len(), unnamed + 1);
+                    }
                     more += usize::from(!self.made.contains_key(key));
                 }
             }
@@ -288,17 +297,17 @@ impl<'a> Batch<'a> {
             bytes += looked.iter().map(|(key, _)| key.len()).sum::<usize>();
             keys += looked.len();
         }
-        let bytes_max = self.bounds.bytes_max(self.layout, keys);
+        let bytes_max = self.bounds.bytes_max(self.layout, keys + unnamed);
         if keys as u64 > Bounds::KEYS_MAX * 2 || more as u64 > Bounds::KEYS_MAX {
             return self.push(asked, Does::Fails(StoreError::TooMany(Bounds::KEYS_MAX)));
         }
-        if bytes > bytes_max {
+        if bytes + unnamed_bytes > bytes_max {
             return self.push(asked, Does::Fails(StoreError::TooLarge(bytes_max as u64)));
         }
         let operations = 1 + self.made.len() + self.notes.len() + more;
         let conditions = 1 + self.looked.len() + looked.len();
         let weight = bytes + keys * (self.layout.overhead() + OPERATION_BYTES);
-        let is_full = operations.max(conditions) > OPERATIONS_MAX
+        let is_full = operations.max(conditions) > self.bounds.operations
             || self.bytes + weight > self.bounds.batch_bytes
             || self.places + does.places() > PLACES_MAX;
         if is_full && !self.writes.is_empty() {

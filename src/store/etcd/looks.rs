@@ -61,6 +61,13 @@ impl Looks {
         }
     }
 
+    /// Nothing is asked any more.
+    pub(super) fn give_up(&mut self, error: &StoreError) {
+        let all = self.waiting.drain(..).chain(self.asked.take().into_iter().flatten());
+        let all = all.chain(self.seen.drain(..).map(|(_, asked)| asked));
+        self.failed.extend(all.map(|asked| (asked, error.clone())));
+    }
+
     /// The callers whose wait is over, where the table has come so far.
     pub(super) fn done(&mut self, applied: i64, now: Duration) -> Vec<(Asked, Result<Outcome, StoreError>)> {
         let failed = self.failed.drain(..).map(|(asked, error)| (asked, Err(error)));

@@ -75,6 +75,9 @@ pub(super) enum Input {
     Lost(Error),
     /// The revision of the last write of any writer, by [`Output::Look`]; 0: there was none.
     Looked(Result<i64, Error>),
+    /// etcd has answered with this revision, to what it was asked when the table had come to the revision `applied`. Of answers alone that no
+    /// member gives that is behind others.
+    Observed { applied: i64, revision: i64 },
     /// The time that was wanted is there.
     Woke,
 }
@@ -100,6 +103,8 @@ pub(super) enum Output {
     TellOfOther(Wrote),
     /// It is told that not each change up to this number is told of.
     Missed(u64),
+    /// Nothing is read, watched or asked for any more.
+    RolledBack,
 }
 
 impl std::fmt::Debug for Asked {
@@ -117,6 +122,9 @@ enum Reading {
     /// The next load begins then.
     LoadAt(Duration),
     Following,
+    /// etcd has a lower revision than it had: it was wiped, or restored from an older copy. What was told of here with a revision may be
+    /// otherwise there, and another thing has that revision, or will have it: nothing is mixed, until the process begins anew.
+    RolledBack,
 }
 
 /// What a load has brought so far.
@@ -213,6 +221,8 @@ struct Said {
     lost: bool,
     /// Writes that are refused.
     refused: bool,
+    /// Transactions that are smaller than they could be.
+    few_operations: bool,
 }
 
 impl Machine {
@@ -319,11 +329,18 @@ impl Machine {
                 }
                 self.reading = Reading::LoadAt(if is_compacted { now } else { now + LOAD_PAUSE });
             }
+            Input::Observed { applied, revision } => self.look_for_roll_back(applied, revision),
             Input::Progress(_) | Input::Lost(_) | Input::Woke => {}
+        }
+        if matches!(self.reading, Reading::RolledBack) {
+            self.give_up();
         }
         self.lose_patience(now);
         for (asked, result) in self.looks.done(self.table.applied(), now) {
             self.outputs.push(Output::Tell(asked, result));
+        }
+        if matches!(self.reading, Reading::RolledBack) {
+            return;
         }
         if let Some(limit) = self.looks.next(now) {
             self.outputs.push(Output::Look(limit));
@@ -333,6 +350,11 @@ impl Machine {
 }
 
 impl Flight {
+    /// As etcd counts them: those of the larger branch, or conditions.
+    fn operations(&self) -> usize {
+        self.request.success.len().max(self.request.compare.len())
+    }
+
     fn untold(&self) -> impl DoubleEndedIterator<Item = &Asked> {
         self.writes.iter().filter_map(|carried| carried.asked.as_ref())
     }

@@ -96,6 +96,8 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use self::ask::{Ask, Key};
+#[cfg(feature = "cli")]
+pub(crate) use self::batch::OPERATIONS_MAX;
 pub use self::layout::base_of;
 #[cfg(feature = "disk")]
 pub use self::moving::{EtcdBackupError, EtcdRestore, TooLarge};

@@ -31,7 +31,7 @@ use crate::store::{
     EtcdFigures, EtcdState, MemoryStore, OpenError, Others, OthersTold, ReadDone, ReadManyDone, Store,
     StoreError,
 };
-use observer::{Observed, last_mark};
+use observer::{Last, Observed, last_mark, observed};
 
 /// Past so many bytes that wait a connection that writes waits until there is room again.
 const QUEUE_BYTES_MAX: usize = 16 << 20;
@@ -74,6 +74,8 @@ struct Told {
 #[derive(Default)]
 struct Queue {
     asked: Vec<Asked>,
+    /// What was observed beside the store's work.
+    observed: Option<Input>,
     /// So much was asked.
     number: u64,
     /// Of all that is not told of.
@@ -183,6 +185,15 @@ impl Shared {
 
     pub(super) fn give_back(&self, bytes: usize) {
         self.careful_bytes.fetch_sub(bytes, Ordering::AcqRel);
+    }
+
+    /// Something was observed.
+    fn tell(&self, observed: Option<Input>) {
+        if observed.is_some() {
+            self.queue.lock().observed = observed;
+            // Full: it is told already.
+            let _ = self.poke.try_send(());
+        }
     }
 
     fn has_waiting(&self) -> bool {
@@ -396,6 +407,8 @@ pub(super) fn start(
 
 type Work<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 type Page = Result<Option<Vec<crate::etcd::message::KeyValue>>, Error>;
+/// With the revision that the table had come to when it was asked for.
+type Answer = (i64, Result<TxnResponse, Error>);
 
 struct Shell {
     etcd: Etcd,
@@ -405,8 +418,8 @@ struct Shell {
     poked: Receiver<()>,
     opened: Option<Sender<Result<(), Error>>>,
     has_said_not_loaded: bool,
-    call: Option<(u64, Work<Result<TxnResponse, Error>>)>,
-    look: Option<Work<Result<i64, Error>>>,
+    call: Option<(u64, Work<Answer>)>,
+    look: Option<Work<Result<Last, Error>>>,
     load: Option<Work<(Pages, Page)>>,
     watch: Option<Work<(Watch, Result<WatchEvent, Error>)>>,
 }
@@ -419,12 +432,12 @@ impl Shell {
         self.carry_out(None);
         loop {
             let inputs = self.next().await;
-            let (asked, is_closed) = {
+            let (asked, observed, is_closed) = {
                 let queue = &mut *self.shared.queue.lock();
-                (std::mem::take(&mut queue.asked), queue.is_closed)
+                (std::mem::take(&mut queue.asked), queue.observed.take(), queue.is_closed)
             };
             let asked = (!asked.is_empty()).then_some(Input::Asked(asked));
-            for input in asked.into_iter().chain(inputs) {
+            for input in asked.into_iter().chain(observed).chain(inputs) {
                 let others = self.announce(&input);
                 self.machine.handle(input, self.shared.began.elapsed());
                 self.carry_out(others);
@@ -449,15 +462,22 @@ impl Shell {
         poll_fn(|cx| {
             let mut inputs = Vec::new();
             if let Some((number, work)) = call
-                && let Poll::Ready(answer) = work.as_mut().poll(cx)
+                && let Poll::Ready((applied, answer)) = work.as_mut().poll(cx)
             {
+                let header = answer.as_ref().ok().and_then(|answer| answer.header);
+                inputs.extend(observed(applied, header));
                 inputs.push(Input::Answered(*number, answer));
                 *call = None;
             }
             if let Some(work) = look
                 && let Poll::Ready(answer) = work.as_mut().poll(cx)
             {
-                inputs.push(Input::Looked(answer));
+                let (mark, observed) = match answer {
+                    Ok(Last { mark, observed }) => (Ok(mark), observed),
+                    Err(error) => (Err(error), None),
+                };
+                inputs.extend(observed);
+                inputs.push(Input::Looked(mark));
                 *look = None;
             }
             if let Some(work) = load
@@ -539,13 +559,14 @@ impl Shell {
         for output in self.machine.outputs() {
             match output {
                 Output::Send { number, request, limit } => {
-                    let etcd = self.etcd.clone();
+                    let (etcd, applied) = (self.etcd.clone(), self.shared.table.applied());
                     let ask = EtcdAsk { deadline: Some(limit), effect: Some(Effect::Guarded) };
-                    self.call = Some((number, Box::pin(async move { etcd.call_with(&request, ask).await })));
+                    let call = async move { (applied, etcd.call_with(&request, ask).await) };
+                    self.call = Some((number, Box::pin(call)));
                 }
                 Output::Look(limit) => {
-                    let (etcd, (key, range_end)) = (self.etcd.clone(), self.layout.marks());
-                    self.look = Some(Box::pin(async move { last_mark(&etcd, key, range_end, limit).await }));
+                    let (shared, marks) = (Arc::clone(&self.shared), self.layout.marks());
+                    self.look = Some(Box::pin(async move { last_mark(&shared, marks, limit).await }));
                 }
                 Output::Load => {
                     self.shared.set_state(EtcdState::Loading, &"");
@@ -559,6 +580,10 @@ impl Shell {
                     let (key, range_end) = self.layout.all();
                     let options = WatchOptions { range_end, ..WatchOptions::key(key) };
                     self.watch = Some(next_event(self.etcd.watch(options.from_revision(revision))));
+                }
+                Output::RolledBack => {
+                    (self.call, self.look, self.load, self.watch) = (None, None, None, None);
+                    self.shared.set_state(EtcdState::RolledBack, &"");
                 }
                 Output::Opened => self.say_opened(Ok(())),
                 Output::NotLoaded(error) => {

@@ -251,6 +251,19 @@ fn grant(user: Option<&str>, prefix: &str) -> String {
     )
 }
 
+/// Whether a transaction of so many operations is taken.
+pub(super) fn transactions(outcome: Result<(), Error>, operations: usize) -> Verdict {
+    match outcome {
+        Ok(()) => Good(format!("{operations} operations are taken at once")),
+        Err(Error::TooManyOperations) => bad(
+            format!("etcd takes fewer than {operations} operations at once"),
+            "start its members with --max-txn-ops=128, which is the default, or more: until then writes go in smaller parts, and a \
+             put_many has room for fewer keys",
+        ),
+        Err(error) => bad(error.to_string(), "see what of the members above is not as it should be"),
+    }
+}
+
 pub(super) fn not_written(error: &Error, user: Option<&str>, prefix: &str) -> Verdict {
     match error {
         Error::Denied { text } => {

@@ -30,6 +30,10 @@ impl Machine {
     }
 
     pub(super) fn loaded(&mut self, revision: i64) {
+        self.look_for_roll_back(self.table.applied(), revision);
+        if matches!(self.reading, Reading::RolledBack) {
+            return;
+        }
         let Reading::Loading(load) = std::mem::replace(&mut self.reading, Reading::Following) else {
             return;
         };
@@ -204,6 +208,21 @@ impl Machine {
         self.said.unreadable = true;
         let (first, count) = (String::from_utf8_lossy(first), keys.len());
         tracing::error!(%first, count, "etcd has entries that no kvnode of this version has written: they are not shown");
+    }
+
+    /// etcd has this revision, and had `applied` before.
+    pub(super) fn look_for_roll_back(&mut self, applied: i64, revision: i64) {
+        if revision >= applied || matches!(self.reading, Reading::RolledBack) {
+            return;
+        }
+        tracing::error!(
+            revision,
+            before = applied,
+            "etcd was wiped, or restored from an older copy: its revision is lower than it was. A store of it is not written to any more, and readers see \
+             what was there: start this node again, and it reads what etcd has now"
+        );
+        self.reading = Reading::RolledBack;
+        self.outputs.push(Output::RolledBack);
     }
 
     /// All up to this revision is in the table.

@@ -373,6 +373,9 @@ impl World {
                         Events { base: (node.table.revision(), held(&node.table)), told: Vec::new() };
                 }
                 Output::NotLoaded(_) => {}
+                Output::RolledBack => {
+                    (node.load, node.watch, node.call, node.look) = (None, None, None, false)
+                }
                 Output::Tell(asked, result) => {
                     let at = node.untold.remove(&asked.number).expect("each is told of once");
                     assert!(now <= at + PATIENCE + Duration::from_secs(1), "in time");
@@ -419,7 +422,10 @@ impl World {
     /// What was sent is done, and answered.
     fn deliver(&mut self, node: usize) {
         if let Some((number, request)) = self.nodes[node].call.take() {
+            let applied = self.nodes[node].table.applied();
             let response = self.etcd.txn(&request);
+            let revision = response.header.unwrap().revision;
+            self.handle(node, Input::Observed { applied, revision });
             self.handle(node, Input::Answered(number, Ok(response)));
         }
         if std::mem::take(&mut self.nodes[node].look) {
@@ -446,6 +452,7 @@ impl World {
                 let error = match how {
                     3 => Error::Unavailable { reason: String::new() },
                     4 => Error::LeaderLost,
+                    5 if request.success.len() > 2 && number % 2 == 0 => Error::TooManyOperations,
                     5 => Error::NoSpace,
                     _ => Error::TooLarge { bytes: 9, bytes_max: None },
                 };

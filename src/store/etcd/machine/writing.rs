@@ -53,13 +53,34 @@ impl Machine {
                 let bytes_max = bounds.bytes_max(&self.layout, 1) as u64;
                 self.fail(&StoreError::TooLarge(bytes_max));
             }
+            Err(error @ Error::TooManyOperations) => self.too_many_operations(&error),
             Err(error) if is_for_long(&error) => self.refused(&error),
             Err(_) => flight.stage = Stage::Resting(now + PAUSE),
         }
     }
 
+    /// etcd takes fewer operations than it does by default. It does not tell its bound, which stays for as long as its members run: batches get smaller,
+    /// until it is known which write it is.
+    fn too_many_operations(&mut self, error: &Error) {
+        let Writing::Flying(flight) = &self.writing else { return };
+        let (operations, writes) = (flight.operations(), flight.writes.len());
+        // Of one key, beside the mark.
+        let least = 2;
+        if operations <= least {
+            return self.refused(error);
+        }
+        if !std::mem::replace(&mut self.said.few_operations, true) {
+            tracing::warn!(operations, "a store's transactions get smaller: {error}");
+        }
+        if writes == 1 {
+            return self.fail(&StoreError::TooMany(operations as u64 - least as u64));
+        }
+        self.bounds.operations = self.bounds.operations.min(operations / 2).max(least);
+        self.requeue();
+    }
+
     fn refused(&mut self, error: &Error) {
-        let is_refused = matches!(error, Error::Refused { .. });
+        let is_refused = matches!(error, Error::Refused { .. } | Error::TooManyOperations);
         if !std::mem::replace(&mut self.said.refused, true) {
             tracing::error!(%error, "etcd refuses a store's writes");
         }
@@ -179,6 +200,16 @@ impl Machine {
         if !self.queue.iter().is_sorted_by_key(|asked| asked.number) {
             self.queue.make_contiguous().sort_unstable_by_key(|asked| asked.number);
         }
+    }
+
+    /// Nothing is asked of etcd any more: what waits is answered.
+    pub(super) fn give_up(&mut self) {
+        let unavailable = StoreError::Unavailable;
+        let waits = self.queue.drain(..).map(|asked| Output::Tell(asked, Err(unavailable.clone())));
+        self.outputs.extend(waits);
+        self.fail(&StoreError::Unknown);
+        self.writing = Writing::Idle;
+        self.looks.give_up(&unavailable);
     }
 
     /// It will not be done.
@@ -414,5 +445,12 @@ impl Machine {
 
 /// Whether the error stays for long.
 const fn is_for_long(error: &Error) -> bool {
-    matches!(error, Error::NoSpace | Error::TokenExpired | Error::Denied { .. } | Error::Refused { .. })
+    matches!(
+        error,
+        Error::NoSpace
+            | Error::TooManyOperations
+            | Error::TokenExpired
+            | Error::Denied { .. }
+            | Error::Refused { .. }
+    )
 }

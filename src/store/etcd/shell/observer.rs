@@ -7,8 +7,9 @@ use smol::Timer;
 use smol::future::zip;
 
 use super::Shared;
-use crate::etcd::message::{Bytes, RangeRequest, SortOrder, SortTarget, StatusResponse};
-use crate::etcd::{Ask as EtcdAsk, Error, Etcd};
+use crate::etcd::message::{Bytes, RangeRequest, ResponseHeader, SortOrder, SortTarget, StatusResponse};
+use crate::etcd::{Ask as EtcdAsk, Error};
+use crate::store::etcd::machine::Input;
 use crate::store::{EtcdLag, EtcdSeen};
 
 /// Between two looks.
@@ -42,16 +43,25 @@ impl Observed {
     }
 }
 
+/// The answer to a look.
+pub(super) struct Last {
+    /// The revision of the mark that was written last; 0: there is none.
+    pub mark: i64,
+    /// What [`Input::Observed`] is told.
+    pub observed: Option<Input>,
+}
+
 /// Looks until it is dropped. `marks`: the range of all writers' marks.
 pub(super) async fn run(shared: Arc<Shared>, marks: (Bytes, Bytes)) {
     loop {
         let asked = shared.began.elapsed();
-        let last = last_mark(&shared.etcd, marks.0.clone(), marks.1.clone(), LOOK_MAX);
+        let last = last_mark(&shared, marks.clone(), LOOK_MAX);
         let (last, statuses) = zip(last, shared.etcd.statuses()).await;
         {
             let mut observed = shared.observed.lock();
-            if let Ok(revision) = last {
-                observed.last_write = Some((revision, asked));
+            if let Ok(last) = last {
+                observed.last_write = Some((last.mark, asked));
+                shared.tell(last.observed);
             }
             observed.members = statuses.into_iter().map(|status| status.ok().map(seen)).collect();
         }
@@ -76,13 +86,13 @@ fn plain(text: &str, chars_max: usize) -> String {
     text.trim().chars().map(|char| if char.is_control() { '?' } else { char }).take(chars_max).collect()
 }
 
-/// The revision of the mark that was written last; 0: there is none.
+/// Looks at the mark that was written last.
 pub(super) async fn last_mark(
-    etcd: &Etcd,
-    key: Bytes,
-    range_end: Bytes,
+    shared: &Shared,
+    (key, range_end): (Bytes, Bytes),
     limit: Duration,
-) -> Result<i64, Error> {
+) -> Result<Last, Error> {
+    let applied = shared.table.applied();
     let range = RangeRequest {
         key,
         range_end,
@@ -93,14 +103,19 @@ pub(super) async fn last_mark(
         ..RangeRequest::default()
     };
     let ask = EtcdAsk { deadline: Some(limit), effect: None };
-    let found = etcd.call_with(&range, ask).await?;
-    Ok(found.kvs.first().map_or(0, |mark| mark.mod_revision))
+    let found = shared.etcd.call_with(&range, ask).await?;
+    let mark = found.kvs.first().map_or(0, |mark| mark.mod_revision);
+    Ok(Last { mark, observed: observed(applied, found.header) })
+}
+
+/// What an answer with this header shows, that etcd was asked for when the table had come to `applied`.
+pub(super) fn observed(applied: i64, header: Option<ResponseHeader>) -> Option<Input> {
+    header.map(|header| Input::Observed { applied, revision: header.revision })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::etcd::message::ResponseHeader;
 
     #[test]
     fn a_store_is_behind_by_what_it_lacks_of_the_last_write_and_nothing_is_known_before_etcd_has_said() {

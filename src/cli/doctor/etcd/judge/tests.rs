@@ -191,3 +191,10 @@ fn a_certificate_is_to_be_renewed_before_its_end_and_no_tls_is_said() {
     let far = plain_(&["https://a", "http://10.0.0.1:2379", "http://b"]).expect("two have none");
     says(&far, "note", &["none to http://10.0.0.1:2379, http://b;", "https://"]);
 }
+
+#[test]
+fn transactions_are_as_large_as_stores_send_them() {
+    says(&transactions(Ok(()), 120), "good", &["120 operations"]);
+    says(&transactions(Err(Error::TooManyOperations), 120), "bad", &["fewer than 120", "--max-txn-ops=128"]);
+    says(&transactions(Err(Error::LeaderLost), 120), "bad", &["no leader", "members above"]);
+}

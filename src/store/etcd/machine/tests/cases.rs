@@ -273,6 +273,122 @@ fn where_etcd_takes_less_than_it_says_batches_get_smaller_and_the_large_write_al
 }
 
 #[test]
+fn where_etcd_takes_few_operations_batches_get_smaller_and_a_write_of_many_keys_alone_fails() {
+    let mut world = World::open(1);
+    let first = world.ask(0, &[9], put_of(1));
+    let small: Vec<u64> = (0..100).map(|key| world.ask(0, &[key], put_of(key))).collect();
+    let keys: Vec<u64> = (200..210).collect();
+    let many = world.ask(0, &keys, Ask::UpdateMany(Box::new(Count(Vec::new()))));
+    let last = world.ask(0, &[9], put_of(2));
+    world.deliver(0);
+    assert_eq!(world.nodes[0].told(first), WROTE);
+    // As many as its members take.
+    const TAKEN: usize = 9;
+    let (mut refused, mut done) = (0, 0);
+    while let Some((number, request)) = world.nodes[0].call.take() {
+        if request.success.len().max(request.compare.len()) <= TAKEN {
+            world.nodes[0].call = Some((number, request));
+            world.deliver(0);
+            done += 1;
+            continue;
+        }
+        world.handle(0, Input::Answered(number, Err(Error::TooManyOperations)));
+        refused += 1;
+    }
+    assert_eq!(refused, 5, "120, 60, 30, 15, and the ten keys of one write");
+    assert!((small.len() / TAKEN..=small.len() / 4).contains(&done), "{done}");
+    assert!(small.iter().chain([&last]).all(|number| world.nodes[0].told(*number) == WROTE));
+    assert_eq!(world.nodes[0].told(many), Some(Err(StoreError::TooMany(9))));
+    world.heal();
+    // One that takes none at all is told of, and asked for nothing again and again.
+    let one = world.ask(0, &[1], put_of(1));
+    let number = world.nodes[0].call.take().unwrap().0;
+    world.handle(0, Input::Answered(number, Err(Error::TooManyOperations)));
+    assert_eq!(world.nodes[0].told(one), Some(Err(StoreError::Io("einval"))));
+}
+
+/// What has `value` bytes, at a key of `key` bytes.
+fn put_sized(world: &mut World, key: usize, value: usize) -> (u64, Key) {
+    let key = Key::from(vec![b'k'; key]);
+    let value = OwnedValue { bytes: vec![7; value].into(), ..Value::of(&[], Traits::none()).to_owned() };
+    let node = &mut world.nodes[0];
+    node.asked += 1;
+    let number = node.asked;
+    node.untold.insert(number, world.now);
+    let asked =
+        Asked { number, at: world.now, keys: vec![Arc::clone(&key)], ask: Ask::Put(value, Box::new(|_| {})) };
+    world.handle(0, Input::Asked(vec![asked]));
+    (number, key)
+}
+
+#[test]
+fn what_can_be_put_can_be_removed_when_its_time_is_over() {
+    let mut world = World::open(1);
+    let bound = |world: &World, number| match world.nodes[0].told(number) {
+        Some(Err(StoreError::TooLarge(bound))) => bound as usize,
+        told => panic!("{told:?}"),
+    };
+    let refused = put_sized(&mut world, 1 << 20, 1000).0;
+    let most = bound(&world, refused);
+    let refused = put_sized(&mut world, most / 2, 2).0;
+    assert_eq!(bound(&world, refused), most);
+    let (put, key) = put_sized(&mut world, most / 2 - 1, 2);
+    world.deliver(0);
+    assert_eq!(world.nodes[0].told(put), WROTE);
+    let node = &mut world.nodes[0];
+    node.asked += 1;
+    let number = node.asked;
+    node.untold.insert(number, world.now);
+    let asked = Asked { number, at: world.now, keys: vec![key], ask: expire() };
+    world.handle(0, Input::Asked(vec![asked]));
+    assert!(world.nodes[0].call.is_some(), "{:?}", world.nodes[0].told(number));
+    world.deliver(0);
+    assert_eq!(world.nodes[0].told(number), WROTE);
+}
+
+#[test]
+fn where_etcd_is_rolled_back_nothing_is_mixed_and_nobody_waits() {
+    // Wiped, restored from an older copy, and the same found by a load.
+    for (restored, by_load) in [(false, false), (true, false), (true, true)] {
+        let mut world = World::open(1);
+        let copy = (world.etcd.revision, world.etcd.entries.clone());
+        let put = world.ask(0, &[1], put_of(1));
+        world.deliver(0);
+        assert_eq!(world.nodes[0].told(put), WROTE);
+        let (revision, entries) = if restored { copy } else { (1, BTreeMap::new()) };
+        world.etcd = Etcd { revision, entries, ..Etcd::new() };
+        let seen = held(&world.nodes[0].table);
+        let read = world.ask(0, &[], Ask::CatchUp(Box::new(|_| {})));
+        let first = world.ask(0, &[2], put_of(2));
+        let second = world.ask(0, &[3], put_of(3));
+        if by_load {
+            world.handle(0, Input::Lost(Error::Compacted { revision: None }));
+            (0..3).for_each(|_| world.load(0, false));
+        } else {
+            world.deliver(0);
+        }
+        let unavailable = Some(Err(StoreError::Unavailable));
+        assert_eq!(world.nodes[0].told(first), Some(Err(StoreError::Unknown)), "{restored} {by_load}");
+        assert_eq!(world.nodes[0].told(second), unavailable);
+        assert_eq!(world.nodes[0].told(read), unavailable);
+        let node = &world.nodes[0];
+        assert!(node.call.is_none() && node.watch.is_none() && node.load.is_none() && !node.look);
+        assert_eq!(held(&node.table), seen, "readers see what was there");
+        // It stays so, also where the revision has come as far again.
+        world.etcd.revision += 100;
+        let applied = world.nodes[0].table.applied();
+        world.handle(0, Input::Observed { applied, revision: applied + 50 });
+        let later = world.ask(0, &[4], put_of(4));
+        let read = world.ask(0, &[], Ask::CatchUp(Box::new(|_| {})));
+        assert_eq!(
+            [later, read].map(|number| world.nodes[0].told(number)),
+            [unavailable.clone(), unavailable]
+        );
+        assert!(world.nodes[0].machine.is_settled() && world.nodes[0].machine.wakes_at().is_none());
+    }
+}
+
+#[test]
 fn a_reader_that_catches_up_finds_what_another_was_answered_also_a_deletion() {
     let mut world = World::open(2);
     world.ask(0, &[1], put_of(1));

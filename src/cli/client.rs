@@ -16,7 +16,10 @@ use crate::replica::lineage::Refusal;
 
 /// What more can be said about why a write was refused.
 const WRITE_REFUSALS: &[(&str, &str)] = &[
-    ("no_space", "it has no room for that (its --memory-max, or its disk), and is as it was"),
+    (
+        "no_space",
+        "it has no room for that (its --memory-max, its disk, or the etcd that keeps it), and is as it was",
+    ),
     ("unavailable", "the etcd that keeps it does not answer; nothing was changed"),
     ("unknown", "the etcd that keeps it has not said whether it is done: it may be, or be yet, once"),
     (

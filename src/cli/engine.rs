@@ -208,6 +208,11 @@ impl EtcdArgs {
                 "{flag} {url}: the certificates of the CAs that sign its members' are missing; give them by --etcd-ca"
             )));
         }
+        #[cfg(feature = "etcd")]
+        for member in members {
+            crate::etcd::check_endpoint(member)
+                .map_err(|error| CliError::usage(format!("{flag}: {error}")))?;
+        }
         if self.etcd_prefix.as_deref() == Some("") {
             return Err(CliError::usage("--etcd-prefix: it is empty; leave it out for kvnode"));
         }

@@ -272,7 +272,7 @@ fn told(answer: TermView<'_>, form: Form) -> Result<(), CliError> {
 }
 
 /// Why a store is not made the primary by force, in `{:error, {:not_elected, why}}`.
-const NOT_FORCED: [(&str, &str); 6] = [
+const NOT_FORCED: [(&str, &str); 7] = [
     (
         "etcd",
         "it is not the primary: etcd does not answer its node, or gives it no lease, and nothing has changed; kvnode doctor --etcd shows what is \
@@ -282,6 +282,11 @@ const NOT_FORCED: [(&str, &str); 6] = [
         "unknown",
         "it is not the primary so far: etcd has not answered in time, or its promotion takes long, and it may be the primary yet; kvnode status \
          shows it",
+    ),
+    (
+        "refused",
+        "it is not the primary: etcd refuses what has to be written, as it does without space or for a user without rights; the log of its node, \
+         and kvnode doctor --etcd, say what is wrong",
     ),
     (
         "unreadable",

@@ -45,11 +45,13 @@ pub enum StartError {
     #[error("{0}")]
     NotAtEtcd(NotAtEtcd),
     /// A client of etcd cannot be made of these settings.
-    #[error("--etcd: {0}")]
-    EtcdSettings(String),
-    /// The same of the etcd by which a primary is elected.
-    #[error("--elect: {0}")]
-    ElectSettings(String),
+    #[error("{flag}: {reason}")]
+    EtcdSettings {
+        /// Which of them is wrong.
+        flag: &'static str,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// Its primary is to be elected, and the program was built without etcd.
     #[error(
         "--elect: this program was built without etcd: build kvnode with its feature etcd, which it has by default"

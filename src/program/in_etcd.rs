@@ -4,6 +4,7 @@
 //! names when it is loaded: a caller that comes before finds no process, at once. What etcd refuses for good ends the program with the reason;
 //! an etcd that is away, or has no leader or no space, is waited for.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread;
@@ -17,7 +18,7 @@ use super::holder::Held;
 use super::{ElectConfig, EtcdConfig, StartError, Store, StoreConfig, Tell, taken};
 use crate::Node;
 use crate::config::ServerName;
-use crate::etcd::{self, Etcd};
+use crate::etcd::{self, ConfigError, Etcd};
 use crate::kv::serve::{GLOBAL, Stand, name_kept, serve_standing};
 use crate::kv::{NotServed, Replication, ServedStore};
 use crate::node::Resource;
@@ -38,7 +39,7 @@ pub(super) struct InEtcd {
 }
 
 pub(super) fn connect(config: &EtcdConfig, is_ordered: bool) -> Result<InEtcd, StartError> {
-    let etcd = client(config).map_err(StartError::EtcdSettings)?;
+    let etcd = client(config, "--etcd")?;
     let engine = EtcdEngine::new(etcd.clone(), &config.prefix).ordered(is_ordered);
     let (endpoints, compact) = (config.endpoints.join(", "), config.compact);
     Ok(InEtcd { etcd, engine, candidates: Arc::default(), endpoints, compact })
@@ -50,13 +51,24 @@ pub(super) fn engine(config: &EtcdConfig) -> Result<EtcdEngine, StartError> {
     connect(config, false).map(|etcd| etcd.engine)
 }
 
-fn client(config: &EtcdConfig) -> Result<Etcd, String> {
+/// `members`: the flag that names them.
+fn client(config: &EtcdConfig, members: &'static str) -> Result<Etcd, StartError> {
     let EtcdConfig { endpoints, ca, cert, key, user, .. } = config;
     let tls = etcd::TlsFiles { ca: ca.clone(), cert: cert.clone(), key: key.clone() };
     let user =
         user.as_ref().map(|user| etcd::User { name: user.name.clone(), password: user.password.clone() });
     let config = etcd::Config { tls, user, ..etcd::Config::new(endpoints.iter().cloned()) };
-    Etcd::connect(config).map_err(|error| error.to_string())
+    let flag = |path: &PathBuf| {
+        let files = [("--etcd-ca", ca), ("--etcd-cert", cert), ("--etcd-key", key)];
+        files.into_iter().find(|(_, of)| of.as_ref() == Some(path)).map(|(flag, _)| flag)
+    };
+    Etcd::connect(config).map_err(|error| {
+        let flag = match &error {
+            ConfigError::Read { path, .. } | ConfigError::Tls { path, .. } => flag(path),
+            _ => None,
+        };
+        StartError::EtcdSettings { flag: flag.unwrap_or(members), reason: error.to_string() }
+    })
 }
 
 /// The etcd by which the primary of a store is elected, that is not kept there.
@@ -70,7 +82,7 @@ pub(super) struct Electing {
 pub(super) fn electing(config: &ElectConfig) -> Result<Electing, StartError> {
     let ElectConfig { etcd, is_lossy } = config;
     Ok(Electing {
-        etcd: client(etcd).map_err(StartError::ElectSettings)?,
+        etcd: client(etcd, "--elect")?,
         prefix: etcd.prefix.clone(),
         is_lossy: *is_lossy,
         candidates: Arc::default(),

@@ -64,22 +64,41 @@ fn an_engine_and_what_it_needs_belong_together() {
         assert_eq!(code, Some(2), "{flags:?}: {stderr}");
         assert!(stderr.contains(part), "{flags:?}: {stderr}");
     }
-    // What is no endpoint is told when the node starts.
+}
+
+/// A node with these flags, that cannot start: its code, and what it says.
+fn node(flags: &[&str]) -> (Option<i32>, String) {
     let mut node = Command::new(program());
-    let output = node.args([
-        "--sname",
-        "a@h",
-        "--cookie",
-        "secretsecretsecret",
-        "--engine",
-        "etcd",
-        "--etcd",
-        "http://a:1/x",
-    ]);
-    let output = output.output().expect("it was built");
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(1), "{stderr}");
-    assert!(stderr.contains("--etcd: \"http://a:1/x\" is no endpoint of etcd: it has a path"), "{stderr}");
+    let output = node.args(["--sname", "a@h", "--cookie", "secretsecretsecret"]).args(flags).output();
+    let output = output.expect("it was built");
+    (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+#[test]
+fn what_is_no_endpoint_is_told_with_its_flag_wherever_one_is_named() {
+    for (flags, said) in [
+        (
+            &["--engine", "etcd", "--etcd", "http://a:1/x"][..],
+            "--etcd: \"http://a:1/x\" is no endpoint of etcd: it has a path",
+        ),
+        (&["--engine", "etcd", "--etcd", "localhost:2379"], "neither http:// nor https://"),
+        (&["--elect", "etcd://a:1/x"], "--elect: \"http://a:1/x\" is no endpoint of etcd: it has a path"),
+    ] {
+        let (code, stderr) = node(flags);
+        assert_eq!(code, Some(2), "{flags:?}: {stderr}");
+        assert!(stderr.contains(said), "{flags:?}: {stderr}");
+        assert_eq!(config(flags, &[]).0, Some(2), "{flags:?}");
+    }
+}
+
+#[test]
+fn a_file_for_tls_that_is_none_is_told_with_its_own_flag() {
+    let (code, stderr) = node(&["--engine", "etcd", "--etcd", "https://a:1", "--etcd-ca", "/dev/null"]);
+    assert_eq!(code, Some(1), "{stderr}");
+    assert!(stderr.contains("--etcd-ca: /dev/null: there is no certificate in it"), "{stderr}");
+    let (code, stderr) = node(&["--elect", "etcd://a:1", "--etcd-ca", "/nowhere"]);
+    assert_eq!(code, Some(1), "{stderr}");
+    assert!(stderr.contains("--etcd-ca: /nowhere: No such file"), "{stderr}");
 }
 
 /// A line of what `kvnode config` prints, without where it comes from.

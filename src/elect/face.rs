@@ -167,11 +167,15 @@ pub enum Output {
         question: u64,
         /// Another that has the key.
         to: Option<Pid>,
+        /// Its lease may end; else its key is gone, or another's.
+        is_lease_over: bool,
         /// For so long a name is left to be registered by the other.
         patience: Duration,
     },
     /// Another process holds, or none.
     HeldBy(Option<Pid>),
+    /// Another process that lives is of a node with this one's name: people are to be told. It is not known to be gone before its lease is.
+    Namesake(Pid),
     /// The node is to be connected to, and watched until the connection ends. What was dialled before is not watched any more.
     Dial {
         /// To be given back with the answer, and with the end of the connection.

@@ -18,8 +18,9 @@
 //!
 //! The key is free where it is not there, as its lease has ended or was revoked. It may be taken over by a comparison with its last
 //! revision where its holder is surely gone: its node was connected to, that connection has ended, and the node does not answer
-//! at its port any more, or its epmd does not know it; or another life of that node is there, which may be this candidate's own node. A dial that takes long
-//! decides nothing: the lease does.
+//! at its port any more, or its epmd does not know it; or another life of that node is there, which may be this candidate's own node: what has its
+//! name, and was written before the candidate first read the key, is an earlier life's. A dial that takes long decides nothing: the lease
+//! does. So it does of a node that has this one's name and lives, which is a fault of the set-up.
 //!
 //! **What is promised.** By its own clock a candidate holds no longer than its lease: it gives the names up [`MARGIN`] before the
 //! end, and when it sees the key of another. So two hold at the same time only where one has taken over from a
@@ -90,6 +91,10 @@ pub struct Candidate {
     held: Option<Option<Held>>,
     /// The revision of etcd that this was at.
     held_at: i64,
+    /// The revision of etcd that it was first read at.
+    first_at: i64,
+    /// A node that has this one's name and lives, which was told of.
+    namesake: Option<Pid>,
     former: Option<Former>,
     former_at: i64,
     /// How it stands to the node of another that holds.
@@ -110,6 +115,8 @@ impl Candidate {
             lease: Lease::None { ask_at: Some(now) },
             held: None,
             held_at: 0,
+            first_at: 0,
+            namesake: None,
             former: None,
             former_at: 0,
             contact: None,
@@ -208,6 +215,9 @@ impl Candidate {
 
     fn told_held(&mut self, revision: i64, held: Option<Held>) {
         if revision >= self.held_at {
+            if self.held.is_none() {
+                self.first_at = revision;
+            }
             (self.held_at, self.held) = (revision, Some(held));
         }
     }
@@ -292,6 +302,7 @@ impl Candidate {
             Phase::GivingUp { until, .. } if until <= now => self.end(),
             Phase::Campaigning { .. } | Phase::Holding | Phase::GivingUp { .. } | Phase::Over => {}
         }
+        self.tell_of_namesake();
         self.tell_of_holder();
     }
 
@@ -343,11 +354,17 @@ impl Candidate {
         held.lease == 0
             || held.by.as_ref().is_some_and(|by| {
                 // This candidate had it with another lease; or an earlier process of this node had, which has ended.
-                by.node == self.me.node
+                by.node == self.me.node && !self.is_namesake(held)
                     || self.contact.as_ref().is_some_and(|contact| {
                         contact.is_with(&Life::of(by)) && contact.is_gone(held.mod_revision)
                     })
             })
+    }
+
+    /// Whether a node that has this one's name holds, and is no earlier life of it: it has written since this one is there.
+    fn is_namesake(&self, held: &Held) -> bool {
+        let other = held.by.as_ref().filter(|by| **by != self.me);
+        other.is_some_and(|by| by.node == self.me.node) && held.mod_revision > self.first_at
     }
 
     fn campaign(&mut self, now: Instant) {
@@ -381,11 +398,21 @@ impl Candidate {
     fn give_up(&mut self) -> u64 {
         let question = self.next_question();
         let to = self.other().cloned();
+        let is_lease_over = self.lease.lasting(self.now).is_none();
         // Another that has the key registers the names for itself, and nobody is to miss them meanwhile.
         let patience = if to.is_some() { PATIENCE } else { Duration::ZERO };
         self.told = Some(to.clone());
-        self.outputs.push_back(Output::GiveUp { question, to, patience });
+        self.outputs.push_back(Output::GiveUp { question, to, is_lease_over, patience });
         question
+    }
+
+    fn tell_of_namesake(&mut self) {
+        let held = self.held.iter().flatten().find(|held| self.is_namesake(held));
+        let namesake = held.and_then(|held| held.by.clone());
+        if namesake.is_some() && self.namesake != namesake {
+            self.outputs.extend(namesake.clone().map(Output::Namesake));
+            self.namesake = namesake;
+        }
     }
 
     fn tell_of_holder(&mut self) {

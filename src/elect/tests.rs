@@ -155,6 +155,40 @@ fn a_holder_that_sees_the_key_of_another_gives_the_names_up() {
 }
 
 #[test]
+fn what_an_earlier_process_of_the_node_has_is_taken_and_not_what_a_namesake_takes() {
+    // Written before this one was there.
+    let mut one = One::new(held(8, pid("a@h", 7), 5));
+    let campaign = one.campaign().expect("an earlier process of the node has ended");
+    one.hand(Input::Campaigned { question: campaign.question, answer: Campaigned::Won { revision: 10 } });
+    one.outputs();
+    // Another with its name does the same.
+    let namesake = pid("a@h", 8);
+    one.hand(Input::Held { revision: 11, held: held(11, namesake.clone(), 6) });
+    let outputs = one.outputs();
+    assert!(outputs.contains(&Output::Namesake(namesake)), "{outputs:?}");
+    assert!(one.campaign().is_none() && !one.0.holds());
+    one.sleep(SECOND);
+    assert!(one.campaign().is_none(), "it is not taken back and forth");
+    one.hand(Input::Held { revision: 12, held: None });
+    assert!(one.campaign().is_some(), "its lease has ended");
+}
+
+#[test]
+fn a_holder_says_whether_its_lease_or_its_key_is_gone() {
+    for (is_lease_over, lost) in
+        [(true, Input::LeaseUntil(None)), (false, Input::Held { revision: 20, held: None })]
+    {
+        let mut one = One::holding();
+        one.hand(lost);
+        let given_up = one.outputs().into_iter().find_map(|output| match output {
+            Output::GiveUp { is_lease_over, .. } => Some(is_lease_over),
+            _ => None,
+        });
+        assert_eq!(given_up, Some(is_lease_over));
+    }
+}
+
+#[test]
 fn the_key_of_a_node_that_was_connected_and_is_gone_is_taken_over_at_once() {
     let other = pid("b@h", 2);
     let mut one = One::new(held(8, other.clone(), 5));

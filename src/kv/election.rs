@@ -302,6 +302,11 @@ impl<S: Store> KeyValueServer<S> {
         }
     }
 
+    /// Whether there is such a slave.
+    pub fn has_slave(&self, name: &SlaveName) -> bool {
+        self.slaves().iter().any(|slave| slave.name() == name)
+    }
+
     /// The number of the last write, and how the slaves that are kvnodes stand.
     pub fn elected_slaves(&self) -> (u64, Vec<ElectedSlave>) {
         let slaves = self.slaves();

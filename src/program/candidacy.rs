@@ -14,6 +14,7 @@ use smol::future::FutureExt;
 
 use crate::elect::{self, succession};
 use crate::etcd::{Error, Etcd, Lease};
+use crate::log::Once;
 use crate::node::Resource;
 use crate::within::{until, within};
 use crate::{Node, ProcessHandle};
@@ -25,6 +26,8 @@ const LEASE: Duration = Duration::from_secs(4);
 const LEAVE_MAX: Duration = Duration::from_secs(3);
 /// How long a lease takes to be revoked, at most: it ends in its time where etcd does not answer.
 const REVOKE_MAX: Duration = Duration::from_secs(2);
+/// What etcd refuses is said again in each.
+const SAY_EVERY: Duration = Duration::from_secs(60);
 /// Changes of the keys that wait to be handled, at most: etcd waits with more.
 pub(super) const CHANGES_MAX: usize = 16;
 
@@ -79,8 +82,26 @@ told!(elect::Input, succession::Input);
 /// Something that has come for a task. `M`: what one of its kind alone is told.
 pub(super) enum Came<I, M> {
     Input(I),
-    Lease { question: u64, lease: Result<Lease, Error> },
+    /// The same, and why something was not done that the task wanted.
+    NotDone {
+        input: I,
+        error: Error,
+    },
+    Lease {
+        question: u64,
+        lease: Result<Lease, Error>,
+    },
     More(M),
+}
+
+impl<I, M> Came<I, M> {
+    /// An input, and why something was not done where that is its reason.
+    pub(super) fn of(input: I, error: Option<Error>) -> Self {
+        match error {
+            Some(error) => Self::NotDone { input, error },
+            None => Self::Input(input),
+        }
+    }
 }
 
 /// All that stand on a node. As a [`Resource`] of the node they leave before it ends.
@@ -154,6 +175,8 @@ pub(super) struct Hands<I, M> {
     alive: Sender<()>,
     /// Dropped, what was dialled is not watched any more.
     dialled: Option<Sender<()>>,
+    /// What etcd has refused with which words.
+    said: Once<String>,
 }
 
 impl<I: Told, M: Send + 'static> Hands<I, M> {
@@ -164,7 +187,8 @@ impl<I: Told, M: Send + 'static> Hands<I, M> {
         came: Sender<Came<I, M>>,
         alive: Sender<()>,
     ) -> Self {
-        Self { etcd, process, came, lease: None, alive, dialled: None }
+        let said = Once::when_changed().every(SAY_EVERY);
+        Self { etcd, process, came, lease: None, alive, dialled: None, said }
     }
 
     /// Has something done beside the task, which is told what comes of it.
@@ -178,6 +202,18 @@ impl<I: Told, M: Send + 'static> Hands<I, M> {
         });
     }
 
+    /// People are told of what etcd refuses, as that does not pass by itself.
+    pub(super) fn not_done(&mut self, error: &Error) {
+        if !error.is_refusal() {
+            tracing::debug!(store = ?self.process, %error, "etcd has not done what a store stands for");
+        } else if self.said.due(error.to_string(), now()).is_some() {
+            tracing::warn!(
+                store = ?self.process, %error,
+                "etcd refuses what the choice of a store's primary, or of the holder of its names, has to write: neither changes until that is mended"
+            );
+        }
+    }
+
     /// Asks for a lease; one of before is of no use any more.
     pub(super) fn ask_for_lease(&mut self, question: u64) {
         self.lease = None;
@@ -188,7 +224,7 @@ impl<I: Told, M: Send + 'static> Hands<I, M> {
     /// What the machine is told of the lease that was asked for.
     pub(super) fn leased(&mut self, question: u64, lease: Result<Lease, Error>) -> I {
         if let Err(error) = &lease {
-            tracing::debug!(store = ?self.process, %error, "etcd gives the store no lease");
+            self.not_done(error);
         }
         self.lease = lease.ok();
         if let Some(lease) = &self.lease {

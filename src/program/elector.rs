@@ -14,10 +14,14 @@ use super::candidacy::{self, CHANGES_MAX, Candidates, Hands, next, now};
 use crate::ProcessHandle;
 use crate::distribution::{RemoteProcess, ServerRef};
 use crate::elect::Life;
-use crate::elect::succession::{Config, Event, Holds, Input, Leader, Output, Role, Slave, Succession, View};
+use crate::elect::succession::{
+    Config, Event, Holds, Input, Leader, Output, Role, Slave, Succession, Transacted, View,
+};
 use crate::etcd::Etcd;
 use crate::etf::{OwnedTerm, Pid};
+use crate::kv::slaves::SLAVES_MAX;
 use crate::kv::{ElectionFigures, ElectionNews, ElectionState, KeyValueServer};
+use crate::log::Once;
 use crate::node::{FormerHolder, HeldNames, Watch};
 use crate::replica::downstream::Level;
 use crate::replica::{KnownSlave, SlaveName};
@@ -25,6 +29,8 @@ use crate::store::Store;
 
 /// So often a primary looks how its slaves stand: it knows as soon then which of them count, and that its lease was renewed.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// A slave that is removed again and again is followed again so often.
+const FOLLOW_AGAIN_EVERY: Duration = Duration::from_secs(5);
 /// How long the store's process may take to promote itself.
 const PROMOTE_MAX: Duration = Duration::from_secs(5);
 /// How long names stay where another is about to register them for itself.
@@ -94,10 +100,13 @@ impl Elected {
             look_at: None,
             forcing: Vec::new(),
             without_room: Vec::new(),
+            followed_again: Once::new(SLAVES_MAX).every(FOLLOW_AGAIN_EVERY),
+            revisions: at_etcd::Revisions::new(),
             fence: 0,
             elections: 0,
         };
-        process.spawn(at_etcd::watch(self.etcd.clone(), self.base.clone(), tell));
+        let (etcd, base) = (self.etcd.clone(), self.base.clone());
+        process.spawn(at_etcd::watch(etcd, base, Arc::clone(&shell.revisions), tell));
         process.spawn(shell.run(coming, told));
     }
 
@@ -119,6 +128,10 @@ struct Shell<S> {
     forcing: Vec<Watch>,
     /// Slaves for which there was no room.
     without_room: Vec<KnownSlave>,
+    /// Those that were removed, and are its slaves again.
+    followed_again: Once<SlaveName>,
+    /// Of the answers of etcd.
+    revisions: Arc<at_etcd::Revisions>,
     /// The last fence that was shown.
     fence: u64,
     elections: u64,
@@ -138,6 +151,10 @@ impl<S: Store> Shell<S> {
             }
             match came {
                 Came::Input(input) => self.machine.handle(input, now()),
+                Came::NotDone { input, error } => {
+                    self.hands.not_done(&error);
+                    self.machine.handle(input, now());
+                }
                 Came::Lease { question, lease } => {
                     let granted = self.hands.leased(question, lease);
                     self.machine.handle(granted, now());
@@ -223,10 +240,16 @@ impl<S: Store> Shell<S> {
             Output::Lease { question } => self.hands.ask_for_lease(question),
             Output::Transact(transaction) => {
                 let (etcd, base) = (self.hands.etcd.clone(), self.elected.base.clone());
+                let revisions = Arc::clone(&self.revisions);
                 self.hands.spawn(async move {
                     let question = transaction.question;
-                    let answer = at_etcd::transact(&etcd, &base, transaction).await;
-                    Some(Came::Input(Input::Transacted { question, answer }))
+                    let answer = at_etcd::transact(&etcd, &base, &revisions, transaction).await;
+                    let (answer, error) = match answer {
+                        Ok(answer) => (answer, None),
+                        Err(error) if error.is_refusal() => (Transacted::Refused, Some(error)),
+                        Err(error) => (Transacted::Failed, Some(error)),
+                    };
+                    Some(Came::of(Input::Transacted { question, answer }, error))
                 });
             }
             Output::Seal { question, floor } => {
@@ -332,6 +355,7 @@ impl<S: Store> Shell<S> {
             waiting.retain(|slave| slave.node.as_ref().is_none_or(|node| self.machine.is_there(node)));
             self.without_room = self.make_slaves(waiting);
         }
+        self.follow_removed();
         self.look_at = self.look_at.map(|_| now() + LOOK_EVERY);
         let (seq, slaves) = self.server.elected_slaves();
         let slave = |slave: crate::kv::ElectedSlave| match &slave.name {
@@ -344,6 +368,27 @@ impl<S: Store> Shell<S> {
         };
         let slaves = slaves.into_iter().filter_map(slave).collect();
         self.machine.handle(Input::Slaves { seq, slaves }, now());
+    }
+
+    /// A slave that a caller has removed takes part in the election all the same, and its copy is to be as good as others'.
+    fn follow_removed(&mut self) {
+        if self.machine.leads().is_none() {
+            return;
+        }
+        let me = Arc::clone(&self.hands.process.pid().node);
+        let mut removed = self.machine.followed().to_vec();
+        removed.retain(|pid| {
+            let name = self.elected.slave_at(&pid.node);
+            let waits = self.without_room.iter().any(|slave| slave.name == name);
+            pid.node != me
+                && !waits
+                && !self.server.has_slave(&name)
+                && self.followed_again.due(name, now()).is_some()
+        });
+        if !removed.is_empty() {
+            tracing::warn!(store = ?self.hands.process, slaves = ?removed, "these take part in the election, and are its slaves again");
+            self.follow(&removed);
+        }
     }
 
     fn show(&mut self) -> Role {

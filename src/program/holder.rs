@@ -19,7 +19,7 @@ use compactor::Compactor;
 
 use super::candidacy::{self, CHANGES_MAX, Candidates, Hands, next, now};
 use crate::ProcessHandle;
-use crate::elect::{Candidate, Input, Life, Output};
+use crate::elect::{Campaigned, Candidate, Input, Life, Output};
 use crate::etcd::Etcd;
 use crate::kv::KeyValueServer;
 use crate::node::{FormerHolder, HeldNames};
@@ -115,6 +115,10 @@ impl Shell {
             }
             match came {
                 Came::Input(input) => self.machine.handle(input, now()),
+                Came::NotDone { input, error } => {
+                    self.hands.not_done(&error);
+                    self.machine.handle(input, now());
+                }
                 Came::Lease { question, lease } => {
                     let granted = self.hands.leased(question, lease);
                     self.machine.handle(granted, now());
@@ -147,8 +151,11 @@ impl Shell {
                 let (keys, me) = (at_etcd::Keys::of(store), self.hands.process.pid().clone());
                 self.hands.spawn(async move {
                     let question = campaign.question;
-                    let answer = at_etcd::campaign(&etcd, &keys, campaign, &me).await;
-                    Some(Came::Input(Input::Campaigned { question, answer }))
+                    let (answer, error) = match at_etcd::campaign(&etcd, &keys, campaign, &me).await {
+                        Ok(answer) => (answer, None),
+                        Err(error) => (Campaigned::Failed, Some(error)),
+                    };
+                    Some(Came::of(Input::Campaigned { question, answer }, error))
                 });
             }
             Output::CatchUp { question } => {
@@ -176,15 +183,19 @@ impl Shell {
                 self.read_slaves();
                 self.compact();
             }
-            Output::GiveUp { question, to, patience } => {
+            Output::GiveUp { question, to, is_lease_over, patience } => {
                 self.compacts = None;
                 match &to {
                     Some(to) => {
                         tracing::warn!(store = ?self.hands.process, ?to, "another node has the store's global names now")
                     }
-                    None => tracing::warn!(
+                    None if is_lease_over => tracing::warn!(
                         store = ?self.hands.process,
                         "etcd does not renew the lease: the store's global names are given up until it does"
+                    ),
+                    None => tracing::warn!(
+                        store = ?self.hands.process,
+                        "the key of the store's holder is gone from etcd: its global names are given up until one has it again"
                     ),
                 }
                 let given_up = self.names.give_up(patience);
@@ -195,6 +206,10 @@ impl Shell {
                 });
             }
             Output::HeldBy(holder) => self.server.held_by(holder),
+            Output::Namesake(other) => tracing::error!(
+                store = ?self.hands.process, ?other,
+                "another node with this node's name lives, and serves the store too: end one of them, as each stands in the other's way"
+            ),
             Output::Dial { question, node } => self.hands.dial(question, node),
             Output::Revoke => self.hands.revoke_lease(),
             Output::End => {}

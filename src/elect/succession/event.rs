@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::keys::{Holds, Key};
+use crate::etf::Pid;
 use crate::replica::downstream::Level;
 
 /// What people are told, each once.
@@ -48,6 +49,17 @@ pub enum Event {
     Counted(Vec<Arc<str>>),
     /// A key in etcd is not understood: nothing is chosen.
     Unreadable(Key),
+    /// Nothing is known in etcd of an earlier primary, and this store is not one to begin: it has what it was sent by another.
+    NoRecord,
+    /// The nodes of the store are not told the same of how many slaves confirm a write.
+    ConfirmDiffers {
+        /// So many until now.
+        was: u32,
+        /// So many from now on.
+        is: u32,
+    },
+    /// This process is of another node that lives and has this one's name.
+    Namesake(Pid),
 }
 
 /// A node whose data may be of matter, and that an election lacks.
@@ -66,7 +78,7 @@ impl fmt::Display for Missing {
         let Self { node, has_led, holds } = self;
         let was = if *has_led { "a former primary, " } else { "" };
         let is = match holds {
-            None => "not there",
+            None => "has not reported",
             Some(Holds::Nothing) => "has lost its data",
             Some(_) => "has not all that the last primary had",
         };
@@ -105,10 +117,13 @@ impl Event {
     /// How much people are to make of it.
     pub const fn level(&self) -> Level {
         match self {
-            Self::MayHaveLost { .. } | Self::Unreadable(_) => Level::Error,
-            Self::Waits { .. } | Self::BeginsAnew | Self::RoundBegan { .. } | Self::SteppedDown { .. } => {
-                Level::Warn
-            }
+            Self::MayHaveLost { .. } | Self::Unreadable(_) | Self::Namesake(_) => Level::Error,
+            Self::NoRecord
+            | Self::ConfirmDiffers { .. }
+            | Self::Waits { .. }
+            | Self::BeginsAnew
+            | Self::RoundBegan { .. }
+            | Self::SteppedDown { .. } => Level::Warn,
             Self::Leads { .. } | Self::Counted(_) => Level::Info,
         }
     }
@@ -143,6 +158,19 @@ impl fmt::Display for Event {
             }
             Self::Counted(nodes) if nodes.is_empty() => f.write_str("no slave counts for confirmed writes"),
             Self::Counted(nodes) => write!(f, "slaves that count for confirmed writes: {}", nodes.join(", ")),
+            Self::NoRecord => f.write_str(
+                "no primary can be chosen: etcd knows of none before, and this store has what another's primary sent it. It waits \
+                 for that one; where that is gone, have the node that is to be the primary promoted by force (kvnode promote --force)",
+            ),
+            Self::ConfirmDiffers { was, is } => write!(
+                f,
+                "writes are confirmed by {is} slaves from now on, and by {was} until now: --confirm is to be the same at all nodes"
+            ),
+            Self::Namesake(pid) => write!(
+                f,
+                "another node with the name {} lives, with the creation {}: end one of them, as each stands in the other's way",
+                pid.node, pid.creation
+            ),
             Self::Unreadable(key) => write!(
                 f,
                 "etcd's key {}{key} is not understood (of another version?): no primary is chosen",

@@ -71,6 +71,8 @@ pub enum Input {
         /// Those that are there.
         entries: Vec<Entry>,
     },
+    /// etcd was wiped, or restored from an older copy: nothing that was known of the keys holds any more. They are told anew.
+    RolledBack,
     /// The watch tells of changes, in their order; all of one revision come together.
     Changed(Vec<Change>),
     /// To [`Output::Lease`].
@@ -157,6 +159,8 @@ pub enum Transacted {
     Lost,
     /// It was not done, or it is not known whether it was.
     Failed,
+    /// etcd does not do it: it has no space, or does not allow it.
+    Refused,
 }
 
 /// A transaction: where all keys are as compared, all of it is done at once.

@@ -26,6 +26,8 @@ pub enum NotForced {
     Etcd,
     /// etcd has not said whether the node has the key, or the store is being promoted: it may be the primary yet.
     Unknown,
+    /// etcd refuses what has to be written.
+    Refused,
     /// A key in etcd is not understood.
     Unreadable,
     /// The store could not be promoted.
@@ -42,6 +44,7 @@ impl NotForced {
         match self {
             Self::Etcd => "etcd",
             Self::Unknown => "unknown",
+            Self::Refused => "refused",
             Self::Unreadable => "unreadable",
             Self::Unfit => "unfit",
             Self::Leaves => "leaves",
@@ -69,6 +72,7 @@ impl fmt::Display for NotForced {
             Self::Unknown => {
                 "etcd has not said whether it is, or its promotion takes long: it may be the primary yet"
             }
+            Self::Refused => "etcd refuses what has to be written",
             Self::Unreadable => "what etcd has of the election is not understood",
             Self::Unfit => "its store could not be promoted",
             Self::Leaves => "its node ends",
@@ -120,6 +124,7 @@ impl Succession {
                 // Another one may take it yet.
                 Transacted::Done { .. } | Transacted::Lost => NotForced::Late,
                 Transacted::Failed => NotForced::Unknown,
+                Transacted::Refused => NotForced::Refused,
             };
         }
     }

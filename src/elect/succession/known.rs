@@ -51,6 +51,7 @@ impl RecordKey {
 /// A report's key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct ReportKey {
+    pub(super) mod_revision: i64,
     pub(super) lease: i64,
     pub(super) report: Report,
 }
@@ -111,7 +112,9 @@ impl Known {
             Key::Report(node) if self.take_news(&node, revision) => {
                 let is_bounded = self.reports.len() < REPORTS_MAX || self.reports.contains_key(&node);
                 match Report::read(&value).filter(|report| report.pid.node == node && is_bounded) {
-                    Some(report) => _ = self.reports.insert(node, ReportKey { lease, report }),
+                    Some(report) => {
+                        _ = self.reports.insert(node, ReportKey { mod_revision: revision, lease, report })
+                    }
                     None => _ = self.reports.remove(&node),
                 }
             }

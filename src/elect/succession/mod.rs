@@ -148,6 +148,10 @@ pub struct Succession {
     lost_at: Option<u64>,
     /// `None`: nothing was told of the keys yet.
     known: Option<Known>,
+    /// The revision of etcd that the keys were first read at.
+    first_at: i64,
+    /// A node that has this one's name and lives, which was told of.
+    namesake: Option<Pid>,
     contact: Option<Contact>,
     /// The lowest fence that the store takes, as far as it was told.
     floor: u64,
@@ -165,6 +169,8 @@ pub struct Succession {
     /// With this fence it leads only as something was given up, of which people are told then.
     manner: Option<(u64, Event)>,
     tally: Tally,
+    /// The last fence that it led with; 0: none.
+    has_led: u64,
     /// Processes that are the primary's slaves, as far as it has said.
     followed: Vec<Pid>,
     /// The primary that was told of last.
@@ -187,6 +193,8 @@ impl Succession {
             lease: Lease::None { ask_at: Some(now) },
             lost_at: None,
             known: None,
+            first_at: 0,
+            namesake: None,
             contact: None,
             floor: 0,
             round: None,
@@ -197,6 +205,7 @@ impl Succession {
             forced: None,
             manner: None,
             tally,
+            has_led: 0,
             followed: Vec::new(),
             told: None,
             unreadable: None,
@@ -232,6 +241,11 @@ impl Succession {
     /// Whether a node is there, as far as etcd says. The slave of another one may make room.
     pub fn is_there(&self, node: &str) -> bool {
         self.known.as_ref().is_none_or(|known| known.reports.contains_key(node))
+    }
+
+    /// Processes that are the primary's slaves, as far as it has said.
+    pub fn followed(&self) -> &[Pid] {
+        &self.followed
     }
 
     /// How it stands, to be shown.
@@ -300,8 +314,12 @@ impl Succession {
         match input {
             Input::Keys { revision, entries } => {
                 let before = self.known.take();
+                if before.is_none() {
+                    self.first_at = revision;
+                }
                 self.known = Some(Known::new(&self.config.me, revision, entries, before));
             }
+            Input::RolledBack => self.known = None,
             Input::Changed(changes) => {
                 if let Some(known) = &mut self.known {
                     changes.into_iter().for_each(|change| known.changed(change));
@@ -353,7 +371,7 @@ impl Succession {
             }
             // The watch tells what is another, or whether it was done.
             Transacted::Lost => self.not_before = Some(now + PAUSE_LOST),
-            Transacted::Failed => self.not_before = Some(now + PAUSE),
+            Transacted::Failed | Transacted::Refused => self.not_before = Some(now + PAUSE),
         }
     }
 
@@ -364,7 +382,13 @@ impl Succession {
         }
         if is_done && self.has_key(now) {
             self.enter(Phase::Leading { fence });
+            self.has_led = fence;
             self.log(Event::Leads { fence });
+            let record = self.known.as_ref().and_then(|known| known.record.record.as_ref());
+            let (was, is) = (record.map(|record| record.base.confirm), self.config.confirm);
+            if let Some(was) = was.filter(|was| *was != is) {
+                self.log(Event::ConfirmDiffers { was, is });
+            }
         } else if !is_done {
             self.unfit_until = Some(now + UNFIT);
             self.step_down(SteppedDown::Unfit);
@@ -396,6 +420,7 @@ impl Succession {
         self.keep_forced(now);
         self.keep_sealed(now);
         self.say_unreadable();
+        self.say_namesake();
         if self.under_way.is_none() && self.not_before.is_none() {
             self.transact(now);
         }
@@ -555,9 +580,28 @@ impl Succession {
         // This node's with another lease, or an earlier process's of this node; or this one's, which could not be promoted, or where
         // another store leads by a person's hand.
         key.lease == 0
-            || pid.node == self.config.me.node && !is_own
+            || pid.node == self.config.me.node && !is_own && !self.is_namesake(pid, key.mod_revision)
             || is_own && (self.unfit_until.is_some() || self.outranked > *fence)
             || is_gone()
+    }
+
+    /// Whether a process is of a node that has this one's name, and is no earlier one of it: it has written since this one is there.
+    fn is_namesake(&self, pid: &Pid, mod_revision: i64) -> bool {
+        pid.node == self.config.me.node && *pid != self.config.me && mod_revision > self.first_at
+    }
+
+    fn say_namesake(&mut self) {
+        let Some(known) = &self.known else { return };
+        let leader =
+            known.leader.iter().filter_map(|key| Some((&key.leader.as_ref()?.pid, key.mod_revision)));
+        let report = known.reports.get(&self.config.me.node);
+        let report = report.map(|key| (&key.report.pid, key.mod_revision));
+        let namesake = leader.chain(report).find(|(pid, revision)| self.is_namesake(pid, *revision));
+        let namesake = namesake.map(|(pid, _)| pid.clone());
+        if namesake.is_some() && self.namesake != namesake {
+            self.outputs.extend(namesake.clone().map(|pid| Output::Log(Event::Namesake(pid))));
+            self.namesake = namesake;
+        }
     }
 
     /// Says that this process is there, and in a round what its store holds.
@@ -570,6 +614,8 @@ impl Succession {
         let is_said = known.reports.get(&self.config.me.node).is_some_and(|said| {
             let is_enough = sealed.is_none() || said.report.sealed == sealed;
             said.lease == lease && said.report.pid == report.pid && is_enough
+                // Its own would be overwritten again, without end.
+                || self.is_namesake(&said.report.pid, said.mod_revision)
         });
         if is_said {
             return false;

@@ -52,12 +52,14 @@ impl Succession {
         let (record, event) = match &known.record.record {
             None => {
                 let founds = match holds {
-                    Holds::Own { .. } => true,
-                    Holds::Nothing => waited >= FOUND_AFTER,
+                    // The keys are gone from under a primary, which goes on.
+                    Holds::Own { fence } => self.config.founds || fence > 0 && fence == self.has_led,
+                    Holds::Nothing => self.config.founds && waited >= FOUND_AFTER,
                     // Its primary is somewhere.
                     Holds::Copy { .. } | Holds::Other => false,
                 };
-                if !(founds && self.config.founds || self.is_forced()) {
+                if !(founds || self.is_forced()) {
+                    self.say_once(waited, Event::NoRecord);
                     return false;
                 }
                 (self.record_anew(None, term), None)
@@ -151,12 +153,16 @@ impl Succession {
     }
 
     fn say_waits(&mut self, count: &Count, waited: Duration) {
-        let Some(round) = self.round.as_mut().filter(|round| waited >= SAY_AFTER && !round.is_said) else {
-            return;
-        };
-        round.is_said = true;
         let Count { counted, needed, ref missing, .. } = *count;
-        self.log(Event::Waits { counted, needed, missing: missing.clone() });
+        self.say_once(waited, Event::Waits { counted, needed, missing: missing.clone() });
+    }
+
+    /// Has people told what a round waits for, once it has waited for long.
+    fn say_once(&mut self, waited: Duration, event: Event) {
+        if let Some(round) = self.round.as_mut().filter(|round| waited >= SAY_AFTER && !round.is_said) {
+            round.is_said = true;
+            self.log(event);
+        }
     }
 
     /// The record of this node as the next primary, which has all that was confirmed.

@@ -194,7 +194,85 @@ fn a_slave_never_founds_a_store() {
     one.reported();
     one.outputs();
     one.pass(50 * SECOND);
-    assert_eq!(one.outputs(), []);
+    assert_eq!(one.outputs(), [Output::Log(Event::NoRecord)]);
+}
+
+/// Has it be the primary, with its promotion kept.
+fn led(one: &mut One) {
+    let question = one.outputs().into_iter().find_map(|output| match output {
+        Output::Lead { question, .. } => Some(question),
+        _ => None,
+    });
+    one.hand(Input::Led { question: question.expect("the key is its own"), is_done: true });
+}
+
+#[test]
+fn a_primary_whose_keys_are_deleted_founds_the_election_anew_also_where_it_began_as_a_slave() {
+    let mut own = record();
+    own.node = name("a@h");
+    let entries = vec![
+        entry(Key::Record, own.write(), 5, 0),
+        entry(Key::Leader, write_leader(&pid("a@h", 1), 5), 6, LEASE),
+    ];
+    for has_led in [true, false] {
+        let entries = if has_led { entries.clone() } else { Vec::new() };
+        let mut one = One::new(Config { founds: false, ..config(2) }, entries);
+        if has_led {
+            led(&mut one);
+            one.reported();
+            let gone = [Key::Leader, Key::Record, Key::Report(name("a@h"))];
+            one.hand(Input::Changed(gone.map(|key| Change::Gone { key, revision: 30 }).into()));
+            assert_eq!(one.0.leads_until(), None);
+        }
+        one.seal(Holds::Own { fence: 5 });
+        let report = one.0.under_way.clone().expect("it says that it is there");
+        one.done(&report, 31);
+        let taken = one.transaction().filter(|taken| taken.compare == [(Key::Leader, 0), (Key::Record, 0)]);
+        assert_eq!(taken.is_some(), has_led, "it led in this process, or it did not");
+    }
+}
+
+#[test]
+fn a_primary_with_another_confirm_than_the_one_before_says_so() {
+    let mut own = record();
+    own.node = name("a@h");
+    let entries = || {
+        vec![
+            entry(Key::Record, own.write(), 5, 0),
+            entry(Key::Leader, write_leader(&pid("a@h", 1), 5), 6, LEASE),
+        ]
+    };
+    for (is, is_said) in [(2, false), (0, true)] {
+        let mut one = One::new(config(is), entries());
+        led(&mut one);
+        let said = Output::Log(Event::ConfirmDiffers { was: 2, is });
+        assert_eq!(one.outputs().contains(&said), is_said);
+    }
+}
+
+#[test]
+fn nodes_with_one_name_do_not_write_over_each_other_without_end() {
+    let of = |creation, revision| {
+        let report = Report { pid: pid("a@h", creation), sealed: None };
+        entry(Key::Report(name("a@h")), report.write(), revision, LEASE + 1)
+    };
+    // Of an earlier process: it is written over.
+    let mut one = One::new(config(1), vec![of(7, 8)]);
+    let report = one.transaction().expect("it says that it is there");
+    one.done(&report, 20);
+    one.outputs();
+    one.hand(Input::Changed(vec![Change::Put(of(8, 21))]));
+    let outputs = one.outputs();
+    assert!(outputs.contains(&Output::Log(Event::Namesake(pid("a@h", 8)))), "{outputs:?}");
+    assert!(one.0.under_way.is_none());
+    // Nor is the key taken from one that leads.
+    let leader = entry(Key::Leader, write_leader(&pid("a@h", 8), 1), 22, LEASE + 1);
+    let own = entry(Key::Record, record().write(), 22, 0);
+    one.hand(Input::Changed(vec![Change::Put(leader), Change::Put(own)]));
+    one.pass(SECOND);
+    assert!(one.0.under_way.is_none());
+    one.hand(Input::Changed(vec![Change::Gone { key: Key::Report(name("a@h")), revision: 23 }]));
+    assert!(one.transaction().is_some(), "it is alone again");
 }
 
 #[test]
@@ -499,8 +577,8 @@ fn events_say_what_is_missing() {
     assert_eq!(
         Event::Waits { counted: 0, needed: 2, missing }.to_string(),
         "no primary can be chosen: a confirmed write may be with any of the slaves, and 0 of 2 have reported what they have; \
-         missing: a@h (not there), b@h (has lost its data), c@h (has not all that the last primary had), \
-         p@h (a former primary, not there)"
+         missing: a@h (has not reported), b@h (has lost its data), c@h (has not all that the last primary had), \
+         p@h (a former primary, has not reported)"
     );
     let why = SteppedDown::Lease;
     assert_eq!(

@@ -330,6 +330,7 @@ impl World {
                     self.schedule(after, Event::Starts { node });
                 }
                 Output::HeldBy(_) => {}
+                Output::Namesake(other) => panic!("{other:?} is of a node with another's name"),
             }
         }
     }

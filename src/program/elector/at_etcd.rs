@@ -1,9 +1,12 @@
 //! The keys of a store's elections in etcd: read, watched and written.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use smol::Timer;
-use smol::channel::Sender;
+use smol::channel::{Receiver, Sender};
+use smol::future::FutureExt;
 
 use crate::elect::succession::{Change, Entry, Input, Key, Transacted, Transaction};
 use crate::etcd::message::{
@@ -31,14 +34,64 @@ fn key_at(base: &[u8], at: &[u8]) -> Option<Key> {
     Key::read(std::str::from_utf8(text).ok()?)
 }
 
+/// The revisions of etcd's answers. Where one is lower than another was before the question etcd was wiped, or restored from an older
+/// copy: no watch tells that.
+pub(super) struct Revisions {
+    last: AtomicI64,
+    poke: Sender<()>,
+    rolled_back: Receiver<()>,
+}
+
+impl Revisions {
+    pub(super) fn new() -> Arc<Self> {
+        let (poke, rolled_back) = smol::channel::bounded(1);
+        Arc::new(Self { last: AtomicI64::new(0), poke, rolled_back })
+    }
+
+    /// To be known before a question is asked.
+    fn last(&self) -> i64 {
+        self.last.load(Ordering::Acquire)
+    }
+
+    /// Behind `before` etcd was asked something, and has answered with a revision.
+    fn saw(&self, before: i64, revision: i64) {
+        if revision >= before {
+            self.last.fetch_max(revision, Ordering::AcqRel);
+        } else {
+            self.last.store(revision, Ordering::Release);
+            // Full: it is known already.
+            let _ = self.poke.try_send(());
+        }
+    }
+
+    async fn rolled_back(&self) {
+        // It has a sender itself.
+        let _ = self.rolled_back.recv().await;
+    }
+}
+
 /// Tells of the keys as they are, and of each change, until nobody listens.
-pub(super) async fn watch(etcd: Etcd, base: Vec<u8>, tell: Sender<Input>) {
+pub(super) async fn watch(etcd: Etcd, base: Vec<u8>, revisions: Arc<Revisions>, tell: Sender<Input>) {
     let mut said = Once::when_changed();
     loop {
-        let ended = follow(&etcd, &base, &tell).await;
+        let follow = async { Some(follow(&etcd, &base, &revisions, &tell).await) };
+        let ended = follow.or(async {
+            revisions.rolled_back().await;
+            None
+        });
+        let ended = ended.await;
         if tell.is_closed() {
             return;
         }
+        let Some(ended) = ended else {
+            tracing::error!(
+                "etcd was wiped, or restored from an older copy: which store is the primary is read anew"
+            );
+            if tell.send(Input::RolledBack).await.is_err() {
+                return;
+            }
+            continue;
+        };
         // A revision that is compacted: the keys are read anew.
         let error = ended.to_string();
         if said.first(error.clone()) {
@@ -48,15 +101,17 @@ pub(super) async fn watch(etcd: Etcd, base: Vec<u8>, tell: Sender<Input>) {
     }
 }
 
-async fn follow(etcd: &Etcd, base: &[u8], tell: &Sender<Input>) -> Error {
+async fn follow(etcd: &Etcd, base: &[u8], revisions: &Revisions, tell: &Sender<Input>) -> Error {
     let prefix: Bytes = [base, Key::PREFIX.as_bytes()].concat().into();
     let range_end = prefix_end(&prefix).into();
     let all = RangeRequest { key: prefix.clone(), range_end, limit: KEYS_MAX, ..RangeRequest::default() };
+    let before = revisions.last();
     let answer = match etcd.call(&all).await {
         Ok(answer) => answer,
         Err(error) => return error,
     };
     let revision = answer.header.map_or(0, |header| header.revision);
+    revisions.saw(before, revision);
     let entries = answer.kvs.iter().filter_map(|kv| entry(base, kv)).collect();
     let closed = Error::Unavailable { reason: "nobody listens".to_owned() };
     if tell.send(Input::Keys { revision, entries }).await.is_err() {
@@ -98,7 +153,16 @@ fn change(base: &[u8], event: Event) -> Option<Change> {
 }
 
 /// Does a transaction, where all is as it compares.
-pub(super) async fn transact(etcd: &Etcd, base: &[u8], transaction: Transaction) -> Transacted {
+///
+/// # Errors
+/// It is not known to be done.
+pub(super) async fn transact(
+    etcd: &Etcd,
+    base: &[u8],
+    revisions: &Revisions,
+    transaction: Transaction,
+) -> Result<Transacted, Error> {
+    let before = revisions.last();
     let Transaction { compare, puts, deletes, .. } = transaction;
     // Of a key that is not there it is 0.
     let compare = compare
@@ -116,16 +180,10 @@ pub(super) async fn transact(etcd: &Etcd, base: &[u8], transaction: Transaction)
         failure: Vec::new(),
     };
     let ask = Ask { deadline: Some(TRANSACT_MAX), effect: Some(Effect::Guarded) };
-    match etcd.call_with(&request, ask).await {
-        Ok(answer) if answer.succeeded => {
-            Transacted::Done { revision: answer.header.map_or(0, |header| header.revision) }
-        }
-        Ok(_) => Transacted::Lost,
-        Err(error) => {
-            tracing::debug!(%error, "a transaction of an election is not known to be done");
-            Transacted::Failed
-        }
-    }
+    let answer = etcd.call_with(&request, ask).await?;
+    let revision = answer.header.map_or(0, |header| header.revision);
+    revisions.saw(before, revision);
+    Ok(if answer.succeeded { Transacted::Done { revision } } else { Transacted::Lost })
 }
 
 #[cfg(test)]
@@ -133,6 +191,22 @@ mod tests {
     use super::*;
 
     const BASE: &[u8] = b"kvnode/global:kv/";
+
+    #[test]
+    fn a_lower_revision_than_before_the_question_is_noticed_once_and_a_late_answer_is_not_taken_for_one() {
+        let revisions = Revisions::new();
+        revisions.saw(0, 5);
+        let before = revisions.last();
+        revisions.saw(before, 9);
+        // It was asked before that was known.
+        revisions.saw(before, 7);
+        assert_eq!((revisions.last(), revisions.rolled_back.len()), (9, 0));
+        revisions.saw(9, 2);
+        revisions.saw(9, 3);
+        assert_eq!((revisions.last(), revisions.rolled_back.len()), (3, 1));
+        revisions.saw(3, 3);
+        assert_eq!(revisions.rolled_back.len(), 1);
+    }
 
     #[test]
     fn keys_are_told_as_what_they_are_and_others_are_not() {

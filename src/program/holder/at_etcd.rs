@@ -153,25 +153,26 @@ fn read_keys(answer: TxnResponse) -> (i64, Option<Held>, Former) {
 }
 
 /// Takes the key, where neither was written since.
-pub(super) async fn campaign(etcd: &Etcd, keys: &Keys, campaign: Campaign, me: &Pid) -> Campaigned {
+///
+/// # Errors
+/// It is not known to be done.
+pub(super) async fn campaign(
+    etcd: &Etcd,
+    keys: &Keys,
+    campaign: Campaign,
+    me: &Pid,
+) -> Result<Campaigned, Error> {
     let ask = Ask { deadline: Some(CAMPAIGN_MAX), effect: Some(Effect::Guarded) };
-    match etcd.call_with(&keys.take(&campaign, me), ask).await {
-        Ok(answer) if answer.succeeded => {
-            Campaigned::Won { revision: answer.header.map_or(0, |header| header.revision) }
-        }
-        Ok(answer) if is_restored(&answer) => {
-            tracing::debug!("a store's global names are not taken while a restore goes on");
-            Campaigned::Failed
-        }
-        Ok(answer) => {
-            let (revision, held, former) = read_keys(answer);
-            Campaigned::Lost { revision, held, former }
-        }
-        Err(error) => {
-            tracing::debug!(%error, "a store's global names are not taken");
-            Campaigned::Failed
-        }
-    }
+    let answer = etcd.call_with(&keys.take(&campaign, me), ask).await?;
+    Ok(if answer.succeeded {
+        Campaigned::Won { revision: answer.header.map_or(0, |header| header.revision) }
+    } else if is_restored(&answer) {
+        tracing::debug!("a store's global names are not taken while a restore goes on");
+        Campaigned::Failed
+    } else {
+        let (revision, held, former) = read_keys(answer);
+        Campaigned::Lost { revision, held, former }
+    })
 }
 
 /// Whether a transaction that did not take the keys has found the third one, of a restore.

@@ -44,6 +44,8 @@ pub enum Event {
         term: u64,
         /// The last write of the former primary that is here.
         seq: u64,
+        /// An election chose it.
+        is_elected: bool,
     },
     /// What is known not to be in a store that is promoted, and so many writes of its primary.
     Lacks(Lacks, Option<u64>),
@@ -91,7 +93,7 @@ impl Event {
     pub fn figures(&self) -> impl Iterator<Item = (&'static str, u64)> {
         let figures = match self {
             Self::Follows { session, .. } => [Some(("session", *session)), None],
-            Self::Promoted { term, seq, former } => {
+            Self::Promoted { term, seq, former, .. } => {
                 [Some(("term", *term)), former.is_some().then_some(("seq", *seq))]
             }
             Self::Lacks(_, lag) => [lag.map(|lag| ("lag", lag)), None],
@@ -108,8 +110,8 @@ impl fmt::Display for Event {
             Self::PutOff(_) => write!(f, "primary put off: {}", Refusal::Crossing),
             Self::Refused(_, refusal) => write!(f, "primary refused: {refusal}"),
             Self::Demoted(_) => f.write_str(
-                "another store was promoted to be the primary: this one is its slave from here on, and drops what it has \
-                 written and the new primary has not",
+                "another store was promoted to be the primary: this one is its slave from here on, and drops what was written here \
+                 alone, if anything was",
             ),
             Self::Lost(_, reason) => write!(f, "primary lost: {:?}", reason.view()),
             Self::Removed => f.write_str("no longer a slave: its primary has removed it"),
@@ -126,10 +128,10 @@ impl fmt::Display for Event {
                 "a copy of the primary does not fit beside what is here: what is here stays: {why}"
             ),
             Self::KeptAgain => f.write_str("what the primary sends is kept again, and nothing of it is missing"),
-            Self::Promoted { former: Some(_), .. } => {
+            Self::Promoted { former, is_elected, .. } if former.is_some() || *is_elected => {
                 f.write_str("promoted: this store is the primary from here on")
             }
-            Self::Promoted { former: None, .. } => f.write_str(
+            Self::Promoted { .. } => f.write_str(
                 "promoted: this store is the primary from here on. It was started again since its former one was lost, and knows \
                  neither its names nor its other slaves: start it with the names, and add them",
             ),

@@ -97,6 +97,8 @@ impl Upstream {
             former: promotion.former.clone(),
             term: promotion.term,
             seq: former.as_ref().map_or(0, |former| former.applied),
+            // Then it has the names, and all others are its slaves.
+            is_elected: self.floor.is_some(),
         });
         if let Some(former) = former {
             self.take_over(former);

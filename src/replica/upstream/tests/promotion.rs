@@ -43,7 +43,7 @@ fn a_promotion_is_one_note_and_takes_over_what_the_primary_had() {
     greet(&mut upstream, primary.clone(), FREE).expect("it is a slave");
     mark(&mut upstream, 1, CopyMark::Whole, 12);
     let promoted = hand(&mut upstream, Input::Promote { reports: false });
-    let event = Event::Promoted { former: Some(primary.pid.clone()), term: 1, seq: 12 };
+    let event = Event::Promoted { former: Some(primary.pid.clone()), term: 1, seq: 12, is_elected: false };
     assert_eq!(
         promoted,
         [

@@ -24,7 +24,16 @@ const OPERATIONS: &str = include_str!("../docs/operations.md");
 /// Flags of other programs that pages name.
 const FOREIGN_FLAGS: &[(&str, &[&str])] = &[
     ("cargo", &["--document-private-items", "--locked", "--open", "--path", "--release"]),
-    ("etcd", &["--auto-compaction-retention", "--client-cert-auth", "--quota-backend-bytes"]),
+    (
+        "etcd",
+        &[
+            "--auto-compaction-retention",
+            "--client-cert-auth",
+            "--max-request-bytes",
+            "--max-txn-ops",
+            "--quota-backend-bytes",
+        ],
+    ),
     ("etcdctl", &["--endpoints"]),
     ("iex", &["--erl", "--hidden"]),
     ("scripts/bench", &["--milliseconds", "--quick", "--rounds"]),

@@ -7,6 +7,8 @@
 mod begins;
 #[path = "interop_etcd_program/doctor.rs"]
 mod doctor;
+#[path = "interop_etcd_program/faults.rs"]
+mod faults;
 #[path = "interop_etcd_program/flags.rs"]
 mod flags;
 #[path = "interop_etcd_program/history.rs"]

@@ -27,7 +27,7 @@ struct Member {
     seat: Option<Seat>,
     _ports: Option<[Port; 2]>,
     /// Its data.
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
     flags: Vec<String>,
     child: Option<Child>,
     output: Option<Output>,
@@ -132,7 +132,7 @@ impl EtcdCluster {
             ];
             let its = named.into_iter().flat_map(|(flag, value)| [flag.to_owned(), value]);
             let flags = its.chain(flags.iter().map(|flag| (*flag).to_owned())).collect();
-            Member { client, seat, _ports: ports, _folder: folder, flags, child: None, output: None }
+            Member { client, seat, _ports: ports, folder, flags, child: None, output: None }
         });
         let mut cluster = Self { members: members.collect(), ctl_flags, ctl_seat };
         let count = cluster.members.len();
@@ -174,6 +174,12 @@ impl EtcdCluster {
             child.kill().expect("it is ours");
             child.wait().expect("it is ours");
         }
+    }
+
+    /// Has a member lose all its data. It does not run, and has the same cluster and name when it is run again, as long as it is the only one.
+    pub fn wipe(&self, at: usize) {
+        let data = self.members[at].folder.path().join("member");
+        std::fs::remove_dir_all(data).expect("it has run");
     }
 
     /// Stops a member: its sockets stay, and nothing answers (SIGSTOP).

@@ -71,7 +71,7 @@
 //! | await tokio's timers and sockets in a server, and libraries that use them | the feature `tokio`: `NodeBuilder::tokio` |
 //! | do in a server what blocks its thread | [`unblock`], [`NodeBuilder::threads`] |
 //! | keep the terms of code that was written for eetf and erl_rpc | the feature `eetf`: `kvnode::etf::tree` |
-//! | have a server started again when it has ended | [`Node::supervise`] |
+//! | have a server started again when it has ended | [`Node::supervise`], and with those that need it [`Node::supervise_group`] |
 //! | test a server without a cluster, on a clock of the test's | [`mod@test`] |
 //! | show a server's state to `:sys` and observer | [`Server::state`] |
 //! | write a server that answers without a mailbox, on the connection's own thread | [`GenServer`] |
@@ -125,7 +125,8 @@ pub use node::test;
 pub use node::{
     Ask, Client, ConnectedNode, Context, Down, GlobalName, Inbox, Mail, MonitorRef, Never, Node, NodeBuilder,
     NodeEvent, NodeEvents, NotNamed, NotReplied, NotTold, PeerDown, ProcessHandle, ReceiveError,
-    Registration, ReplyTo, Server, ServerHandle, StartError, TaskRef, TimerRef, block_on, unblock,
+    Registration, ReplyTo, Server, ServerHandle, StartError, SuperviseGroup, SupervisedGroup, TaskRef,
+    TimerRef, block_on, unblock,
 };
-pub use process::{CallError, Caller, GenServer, OwnedCaller, Restart, SkippedMessage, Turn};
+pub use process::{CallError, Caller, GenServer, OwnedCaller, Restart, SkippedMessage, Strategy, Turn};
 pub use within::within;

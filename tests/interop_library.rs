@@ -8,6 +8,8 @@ mod cluster;
 mod figures;
 #[path = "interop_library/functions.rs"]
 mod functions;
+#[path = "interop_library/groups.rs"]
+mod groups;
 #[path = "interop_library/inline.rs"]
 mod inline;
 #[path = "interop_library/own.rs"]

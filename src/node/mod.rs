@@ -61,6 +61,7 @@ pub use peers::global_name::{GlobalName, Registration};
 pub use server::asks::Ask;
 pub use server::client::{Client, Monitor, Watch};
 pub use server::context::Context;
+pub use server::grouped::{SuperviseGroup, SupervisedGroup};
 #[doc(hidden)]
 pub use server::held_names::{FormerHolder, HeldNames};
 pub use server::inbox::{Inbox, Mail, ReceiveError};

@@ -17,7 +17,7 @@
 //! - `call_error`: why a call of ours has no answer.
 //! - `rpc`: the functions that other nodes may call here.
 //! - `system`: system messages (`sys`).
-//! - `supervisor`: when what has ended is started again.
+//! - `supervisor`: when what has ended is started again; `group`: what is started again with it.
 //! - `group_leader`: where functions print that are called on other nodes.
 //! - `net_kernel`: answers `Node.ping`, and is that group leader.
 //! - `global_name_server`: the locks of `:global.set_lock` that name this node.
@@ -38,6 +38,7 @@ pub(crate) mod feed;
 pub mod figures;
 pub(crate) mod gen_server;
 pub(crate) mod global_name_server;
+pub(crate) mod group;
 pub(crate) mod group_leader;
 mod held;
 #[doc(hidden)]
@@ -63,6 +64,7 @@ pub use effect::{Dispatch, NoRoom, Turn};
 pub use effect::{Effect, GlobalRegistration, OutgoingCall, WakeRequest};
 pub use feed::{FedNode, Feed, Feeding, More};
 pub use gen_server::{Caller, ExitSignals, GenServer, OwnedCaller, SkippedMessage};
+pub use group::Strategy;
 pub use registry::RegisterError;
 #[doc(hidden)]
 pub use registry::{Process, ProcessId, Registry};

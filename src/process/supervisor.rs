@@ -25,10 +25,11 @@ pub enum Restart {
 }
 
 impl Restart {
-    fn wanted_after(self, reason: TermView<'_>) -> bool {
+    /// Whether what has ended so is started again.
+    pub(super) const fn is_wanted_after(self, is_orderly: bool) -> bool {
         match self {
             Self::Permanent => true,
-            Self::Transient => !is_orderly(reason),
+            Self::Transient => !is_orderly,
             Self::Temporary => false,
         }
     }
@@ -49,6 +50,31 @@ pub struct Intensity {
     pub period: Duration,
 }
 
+/// When something was, or will be, started again, oldest first; no more than count for the intensity.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Restarts(VecDeque<Instant>);
+
+impl Restarts {
+    /// When it may be started again that has ended now: that counts.
+    pub(super) fn next(&mut self, intensity: Intensity, now: Instant) -> Instant {
+        let Intensity { restarts_max, period } = intensity;
+        while self.0.len() > restarts_max {
+            self.0.pop_front();
+        }
+        // With as many restarts as there may be, the oldest must be out of the period before the next.
+        let room_at = match self.0.front() {
+            Some(oldest) if self.0.len() >= restarts_max => *oldest + period,
+            _ => now,
+        };
+        let at = room_at.max(now);
+        self.0.push_back(at);
+        if self.0.len() > restarts_max {
+            self.0.pop_front();
+        }
+        at
+    }
+}
+
 /// A child of a supervisor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ChildId(u64);
@@ -56,8 +82,7 @@ pub struct ChildId(u64);
 struct Child<S> {
     spec: S,
     restart: Restart,
-    /// When it was, or will be, started again, oldest first; no more than count for the intensity.
-    restarts: VecDeque<Instant>,
+    restarts: Restarts,
 }
 
 /// What follows from an end.
@@ -94,7 +119,7 @@ impl<S: Clone> Supervisor<S> {
     pub fn add(&mut self, spec: S, restart: Restart) -> ChildId {
         let id = ChildId(self.next_child);
         self.next_child += 1;
-        self.children.insert(id, Child { spec, restart, restarts: VecDeque::new() });
+        self.children.insert(id, Child { spec, restart, restarts: Restarts::default() });
         id
     }
 
@@ -110,27 +135,14 @@ impl<S: Clone> Supervisor<S> {
     /// A process has ended. `None`: it is nobody's child.
     pub fn ended(&mut self, process: ProcessId, reason: TermView<'_>, now: Instant) -> Option<Verdict<S>> {
         let child = self.running.remove(&process)?;
-        let wanted = self.children.get(&child)?.restart.wanted_after(reason);
+        let wanted = self.children.get(&child)?.restart.is_wanted_after(is_orderly(reason));
         if wanted { self.again(child, now) } else { self.forget(child).map(Verdict::Forget) }
     }
 
     /// A child could not be started: it is tried again by the same rule. `None`: there is no such child.
     pub fn again(&mut self, id: ChildId, now: Instant) -> Option<Verdict<S>> {
         let child = self.children.get_mut(&id)?;
-        let Intensity { restarts_max, period } = self.intensity;
-        while child.restarts.len() > restarts_max {
-            child.restarts.pop_front();
-        }
-        // With as many restarts as there may be, the oldest must be out of the period before the next.
-        let room_at = match child.restarts.front() {
-            Some(oldest) if child.restarts.len() >= restarts_max => *oldest + period,
-            _ => now,
-        };
-        let at = room_at.max(now);
-        child.restarts.push_back(at);
-        if child.restarts.len() > restarts_max {
-            child.restarts.pop_front();
-        }
+        let at = child.restarts.next(self.intensity, now);
         Some(Verdict::Restart { child: id, spec: child.spec.clone(), after: at.duration_since(now) })
     }
 

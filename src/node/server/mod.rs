@@ -3,6 +3,7 @@
 pub mod asks;
 pub mod client;
 pub mod context;
+pub mod grouped;
 mod guarded;
 pub mod held_names;
 pub mod inbox;

@@ -15,6 +15,7 @@ use smol::Task;
 use crate::config::{Limits, ServerName};
 use crate::etf::TermView;
 use crate::node::life::watchdog::Whose;
+use crate::node::server::grouped::Groups;
 use crate::node::server::timers;
 use crate::node::{Node, Outlet, ProcessHandle, after, now, unblock};
 use crate::process::registry::RegisterError;
@@ -25,7 +26,7 @@ type Start = dyn Fn(&Arc<Node>) -> ProcessHandle + Send + Sync;
 
 /// What a process is started from, again and again.
 #[derive(Clone)]
-struct Child {
+pub(super) struct Child {
     names: Arc<[ServerName]>,
     start: Arc<Start>,
     /// It may have its thread wait: then it is started again by a thread that is not the node's.
@@ -52,11 +53,71 @@ impl fmt::Display for NotNamed {
 
 impl std::error::Error for NotNamed {}
 
+impl Child {
+    /// One that waits for nothing.
+    pub(super) fn new(
+        names: impl IntoIterator<Item = ServerName>,
+        start: impl Fn(&Arc<Node>) -> ProcessHandle + Send + Sync + 'static,
+    ) -> Self {
+        let names = names.into_iter().collect();
+        Self { names, start: Arc::new(start), waits: false, named: Arc::new(|_| {}) }
+    }
+
+    /// Its names, for people.
+    pub(super) fn names_shown(&self) -> String {
+        let names = self.names.iter().map(|name| match name {
+            ServerName::Global(name) | ServerName::Local(name) => name.as_str(),
+        });
+        names.collect::<Vec<_>>().join(", ")
+    }
+}
+
 /// What was not started.
-enum Failed {
+pub(super) enum Failed {
     Name(NotNamed),
     /// What starts it panicked.
     Panic(Box<dyn std::any::Any + Send>),
+}
+
+impl Failed {
+    /// What the caller is told that has wanted the first start: a panic goes on there.
+    pub(super) fn told(self) -> NotNamed {
+        match self {
+            Self::Name(error) => error,
+            Self::Panic(panic) => std::panic::resume_unwind(panic),
+        }
+    }
+}
+
+impl fmt::Display for Failed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Name(error) => error.fmt(f),
+            Self::Panic(_) => f.write_str("what starts it panicked"),
+        }
+    }
+}
+
+/// Starts a process, with its names.
+pub(super) fn start_named(node: &Arc<Node>, child: &Child) -> Result<ProcessHandle, Failed> {
+    let started = std::panic::catch_unwind(AssertUnwindSafe(|| {
+        let process = (child.start)(node);
+        match name_all(&process, &child.names) {
+            Ok(()) => {
+                (child.named)(&process);
+                Ok(process)
+            }
+            Err(error) => {
+                process.kill();
+                Err(error)
+            }
+        }
+    }));
+    match started {
+        Ok(Ok(process)) => Ok(process),
+        Ok(Err(error)) => Err(Failed::Name(error)),
+        Err(panic) => Err(Failed::Panic(panic)),
+    }
 }
 
 struct Children {
@@ -96,6 +157,7 @@ impl Children {
 /// The supervised processes of a node, and the tasks that end with a process.
 pub(in crate::node) struct Supervision {
     children: Mutex<Children>,
+    groups: Groups,
     /// By the process that they end with.
     tasks: Mutex<AHashMap<ProcessId, Vec<Task<()>>>>,
 }
@@ -105,7 +167,11 @@ impl Supervision {
         let intensity = Intensity { restarts_max: limits.restarts_max, period: limits.restart_period };
         let supervisor = Supervisor::new(intensity);
         let children = Children { supervisor, starting: 0, ended_meanwhile: Vec::new() };
-        Self { children: Mutex::new(children), tasks: Mutex::default() }
+        Self { children: Mutex::new(children), groups: Groups::default(), tasks: Mutex::default() }
+    }
+
+    pub(super) const fn groups(&self) -> &Groups {
+        &self.groups
     }
 }
 
@@ -199,10 +265,7 @@ impl Node {
         let id = self.supervision.children.lock().supervisor.add(child.clone(), restart);
         self.start_child(id, &child).map_err(|failed| {
             self.supervision.children.lock().supervisor.forget(id);
-            match failed {
-                Failed::Name(error) => error,
-                Failed::Panic(panic) => std::panic::resume_unwind(panic),
-            }
+            failed.told()
         })
     }
 
@@ -220,6 +283,7 @@ impl Node {
         };
         // Dropping a task ends it.
         drop(tasks);
+        self.supervision.groups.ended(ended);
         let verdict = self.supervision.children.lock().ended(ended);
         self.follow_verdict(ended, verdict);
     }
@@ -262,24 +326,7 @@ impl Node {
     fn start_child(&self, id: ChildId, child: &Child) -> Result<ProcessHandle, Failed> {
         let node = self.this.upgrade().expect("the caller that borrows the node holds it");
         self.supervision.children.lock().starting += 1;
-        let started = std::panic::catch_unwind(AssertUnwindSafe(|| {
-            let process = (child.start)(&node);
-            match name_all(&process, &child.names) {
-                Ok(()) => {
-                    (child.named)(&process);
-                    Ok(process)
-                }
-                Err(error) => {
-                    process.kill();
-                    Err(error)
-                }
-            }
-        }));
-        let started = match started {
-            Ok(Ok(process)) => Ok(process),
-            Ok(Err(error)) => Err(Failed::Name(error)),
-            Err(panic) => Err(Failed::Panic(panic)),
-        };
+        let started = start_named(&node, child);
         let process = started.as_ref().ok().map(|process| process.process.id);
         let ended = self.supervision.children.lock().started(id, process);
         if let Some((ended, verdict)) = ended {
@@ -316,8 +363,7 @@ impl Node {
                 }
                 return Some(process);
             }
-            Err(Failed::Name(error)) => error.to_string(),
-            Err(Failed::Panic(_)) => "what starts it panicked".to_owned(),
+            Err(failed) => failed.to_string(),
         };
         let verdict = self.supervision.children.lock().supervisor.again(id, now());
         if let Some(Verdict::Restart { child: id, spec: child, after: pause }) = verdict {

@@ -34,6 +34,7 @@ mod contact;
 mod face;
 pub mod keys;
 mod lease;
+mod namesake;
 pub mod succession;
 
 use std::collections::VecDeque;
@@ -43,6 +44,7 @@ use contact::Contact;
 pub use face::{Campaign, Campaigned, Former, Held, Input, Output};
 pub use keys::Life;
 use lease::{Lease, PAUSE};
+use namesake::Namesake;
 
 use crate::etf::Pid;
 
@@ -91,10 +93,7 @@ pub struct Candidate {
     held: Option<Option<Held>>,
     /// The revision of etcd that this was at.
     held_at: i64,
-    /// The revision of etcd that it was first read at.
-    first_at: i64,
-    /// A node that has this one's name and lives, which was told of.
-    namesake: Option<Pid>,
+    namesake: Namesake,
     former: Option<Former>,
     former_at: i64,
     /// How it stands to the node of another that holds.
@@ -115,8 +114,7 @@ impl Candidate {
             lease: Lease::None { ask_at: Some(now) },
             held: None,
             held_at: 0,
-            first_at: 0,
-            namesake: None,
+            namesake: Namesake::default(),
             former: None,
             former_at: 0,
             contact: None,
@@ -180,7 +178,10 @@ impl Candidate {
             }
             Input::Held { revision, held } => self.told_held(revision, held),
             Input::Former { revision, former } => self.told_former(revision, former),
-            Input::Granted { question, lease } => self.lease.granted(question, lease, now),
+            Input::Granted { question, lease } => {
+                lease.iter().for_each(|(lease, _)| self.namesake.leased(*lease));
+                self.lease.granted(question, lease, now);
+            }
             Input::LeaseUntil(until) => self.lease.told(until, now),
             Input::Campaigned { question, answer } => self.campaigned(question, answer, now),
             Input::CaughtUp { question, is_done } => {
@@ -216,7 +217,7 @@ impl Candidate {
     fn told_held(&mut self, revision: i64, held: Option<Held>) {
         if revision >= self.held_at {
             if self.held.is_none() {
-                self.first_at = revision;
+                self.namesake.first_read(revision);
             }
             (self.held_at, self.held) = (revision, Some(held));
         }
@@ -363,8 +364,8 @@ impl Candidate {
 
     /// Whether a node that has this one's name holds, and is no earlier life of it: it has written since this one is there.
     fn is_namesake(&self, held: &Held) -> bool {
-        let other = held.by.as_ref().filter(|by| **by != self.me);
-        other.is_some_and(|by| by.node == self.me.node) && held.mod_revision > self.first_at
+        held.by.as_ref().is_some_and(|by| by.node == self.me.node)
+            && self.namesake.has_written(held.lease, held.mod_revision)
     }
 
     fn campaign(&mut self, now: Instant) {
@@ -408,11 +409,8 @@ impl Candidate {
 
     fn tell_of_namesake(&mut self) {
         let held = self.held.iter().flatten().find(|held| self.is_namesake(held));
-        let namesake = held.and_then(|held| held.by.clone());
-        if namesake.is_some() && self.namesake != namesake {
-            self.outputs.extend(namesake.clone().map(Output::Namesake));
-            self.namesake = namesake;
-        }
+        let found = held.and_then(|held| held.by.as_ref());
+        self.outputs.extend(self.namesake.found(found).map(Output::Namesake));
     }
 
     fn tell_of_holder(&mut self) {

@@ -156,21 +156,23 @@ fn a_holder_that_sees_the_key_of_another_gives_the_names_up() {
 
 #[test]
 fn what_an_earlier_process_of_the_node_has_is_taken_and_not_what_a_namesake_takes() {
-    // Written before this one was there.
-    let mut one = One::new(held(8, pid("a@h", 7), 5));
-    let campaign = one.campaign().expect("an earlier process of the node has ended");
-    one.hand(Input::Campaigned { question: campaign.question, answer: Campaigned::Won { revision: 10 } });
-    one.outputs();
-    // Another with its name does the same.
-    let namesake = pid("a@h", 8);
-    one.hand(Input::Held { revision: 11, held: held(11, namesake.clone(), 6) });
-    let outputs = one.outputs();
-    assert!(outputs.contains(&Output::Namesake(namesake)), "{outputs:?}");
-    assert!(one.campaign().is_none() && !one.0.holds());
-    one.sleep(SECOND);
-    assert!(one.campaign().is_none(), "it is not taken back and forth");
-    one.hand(Input::Held { revision: 12, held: None });
-    assert!(one.campaign().is_some(), "its lease has ended");
+    // Also where another epmd has given it the same creation.
+    for namesake in [pid("a@h", 8), pid("a@h", 1)] {
+        // Written before this one was there.
+        let mut one = One::new(held(8, pid("a@h", 7), 5));
+        let campaign = one.campaign().expect("an earlier process of the node has ended");
+        one.hand(Input::Campaigned { question: campaign.question, answer: Campaigned::Won { revision: 10 } });
+        one.outputs();
+        // Another with its name does the same.
+        one.hand(Input::Held { revision: 11, held: held(11, namesake.clone(), 6) });
+        let outputs = one.outputs();
+        assert!(outputs.contains(&Output::Namesake(namesake)), "{outputs:?}");
+        assert!(one.campaign().is_none() && !one.0.holds());
+        one.sleep(SECOND);
+        assert!(one.campaign().is_none(), "it is not taken back and forth");
+        one.hand(Input::Held { revision: 12, held: None });
+        assert!(one.campaign().is_some(), "its lease has ended");
+    }
 }
 
 #[test]

@@ -56,18 +56,22 @@ fn an_etcd_that_takes_few_operations_is_written_to_in_smaller_parts_and_the_log_
 }
 
 #[test]
-fn a_second_node_of_the_same_name_stands_in_nobodys_way_for_long_and_is_told_of() {
+fn two_nodes_of_the_same_name_do_not_take_the_names_back_and_forth_and_the_first_says_so() {
     let (epmd, elsewhere, cluster) = (Epmd::start(), Epmd::start(), EtcdCluster::start(1));
     let beam = BeamNode::start(&Otp::newest(), &epmd, "beam");
     let first = serve(&epmd, &cluster, "a", "");
     beam.ping(first.name());
     beam.wait_for_global("kv");
     let second = serve(&elsewhere, &cluster, "a", "");
-    second.wait_for_log(&["another node with this node's name lives", "end one of them"]);
-    beam.check("GenServer.call({:global, :kv}, {:put, 1, 2})", ":ok");
-    assert!(!first.log().contains("another node has the store's global names now"), "{}", first.log());
-    // The first life of a name is followed by the next one at once.
-    drop(second);
+    first.wait_for_log(&["another node with this node's name lives", "end one of them"]);
+    beam.check(&call(&first, "{:put, 1, 2}"), ":ok");
+    let taken = |node: &KvNode| node.log().matches("global names are this node's from now on").count();
+    assert_eq!((taken(&first), taken(&second)), (1, 1));
+    // The other has them again when the second ends.
+    assert!(second.terminate().status.success());
+    beam.wait_for_global("kv");
+    assert_eq!(taken(&first), 2);
+    // An earlier life of a node is followed by the next one at once.
     first.kill(&epmd);
     let next = serve(&epmd, &cluster, "a", "");
     beam.ping(next.name());

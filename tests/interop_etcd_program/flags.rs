@@ -96,7 +96,8 @@ fn a_file_for_tls_that_is_none_is_told_with_its_own_flag() {
     let (code, stderr) = node(&["--engine", "etcd", "--etcd", "https://a:1", "--etcd-ca", "/dev/null"]);
     assert_eq!(code, Some(1), "{stderr}");
     assert!(stderr.contains("--etcd-ca: /dev/null: there is no certificate in it"), "{stderr}");
-    let (code, stderr) = node(&["--elect", "etcd://a:1", "--etcd-ca", "/nowhere"]);
+    let (code, stderr) =
+        node(&["--elect", "etcd://a:1", "--etcd-ca", "/nowhere", "--store", "global:kv,local:kv"]);
     assert_eq!(code, Some(1), "{stderr}");
     assert!(stderr.contains("--etcd-ca: /nowhere: No such file"), "{stderr}");
 }

@@ -78,6 +78,7 @@ pub mod keys;
 mod known;
 mod leave;
 mod planted;
+mod report;
 mod take;
 mod tally;
 
@@ -89,7 +90,6 @@ pub use event::{Event, SteppedDown};
 pub use face::{Change, Config, Entry, Input, Leader, Output, Role, Slave, Transacted, Transaction, View};
 use force::Forced;
 pub use force::NotForced;
-use keys::Report;
 pub use keys::{Holds, Key};
 use known::Known;
 use planted::{Rule, planted};
@@ -98,6 +98,7 @@ use tally::Tally;
 
 use super::contact::Contact;
 use super::lease::{Lease, PAUSE};
+use super::namesake::Namesake;
 use super::{Life, MARGIN};
 use crate::etf::Pid;
 
@@ -148,10 +149,7 @@ pub struct Succession {
     lost_at: Option<u64>,
     /// `None`: nothing was told of the keys yet.
     known: Option<Known>,
-    /// The revision of etcd that the keys were first read at.
-    first_at: i64,
-    /// A node that has this one's name and lives, which was told of.
-    namesake: Option<Pid>,
+    namesake: Namesake,
     contact: Option<Contact>,
     /// The lowest fence that the store takes, as far as it was told.
     floor: u64,
@@ -193,8 +191,7 @@ impl Succession {
             lease: Lease::None { ask_at: Some(now) },
             lost_at: None,
             known: None,
-            first_at: 0,
-            namesake: None,
+            namesake: Namesake::default(),
             contact: None,
             floor: 0,
             round: None,
@@ -315,7 +312,7 @@ impl Succession {
             Input::Keys { revision, entries } => {
                 let before = self.known.take();
                 if before.is_none() {
-                    self.first_at = revision;
+                    self.namesake.first_read(revision);
                 }
                 self.known = Some(Known::new(&self.config.me, revision, entries, before));
             }
@@ -325,7 +322,10 @@ impl Succession {
                     changes.into_iter().for_each(|change| known.changed(change));
                 }
             }
-            Input::Granted { question, lease } => self.lease.granted(question, lease, now),
+            Input::Granted { question, lease } => {
+                lease.iter().for_each(|(lease, _)| self.namesake.leased(*lease));
+                self.lease.granted(question, lease, now);
+            }
             Input::LeaseUntil(until) => self.lease.told(until, now),
             Input::Transacted { question, answer } => self.transacted(question, answer, now),
             Input::Sealed { question, holds, term } => {
@@ -580,49 +580,11 @@ impl Succession {
         // This node's with another lease, or an earlier process's of this node; or this one's, which could not be promoted, or where
         // another store leads by a person's hand.
         key.lease == 0
-            || pid.node == self.config.me.node && !is_own && !self.is_namesake(pid, key.mod_revision)
+            || pid.node == self.config.me.node
+                && !is_own
+                && !self.is_namesake(pid, key.lease, key.mod_revision)
             || is_own && (self.unfit_until.is_some() || self.outranked > *fence)
             || is_gone()
-    }
-
-    /// Whether a process is of a node that has this one's name, and is no earlier one of it: it has written since this one is there.
-    fn is_namesake(&self, pid: &Pid, mod_revision: i64) -> bool {
-        pid.node == self.config.me.node && *pid != self.config.me && mod_revision > self.first_at
-    }
-
-    fn say_namesake(&mut self) {
-        let Some(known) = &self.known else { return };
-        let leader =
-            known.leader.iter().filter_map(|key| Some((&key.leader.as_ref()?.pid, key.mod_revision)));
-        let report = known.reports.get(&self.config.me.node);
-        let report = report.map(|key| (&key.report.pid, key.mod_revision));
-        let namesake = leader.chain(report).find(|(pid, revision)| self.is_namesake(pid, *revision));
-        let namesake = namesake.map(|(pid, _)| pid.clone());
-        if namesake.is_some() && self.namesake != namesake {
-            self.outputs.extend(namesake.clone().map(|pid| Output::Log(Event::Namesake(pid))));
-            self.namesake = namesake;
-        }
-    }
-
-    /// Says that this process is there, and in a round what its store holds.
-    fn report(&mut self, lease: i64) -> bool {
-        let Some(known) = &self.known else { return false };
-        let is_fit = self.unfit_until.is_none();
-        let round = self.round.as_ref().and_then(|round| Some((round.after, round.sealed?.0)));
-        let sealed = round.map(|(after, holds)| (after, if is_fit { holds } else { Holds::Other }));
-        let report = Report { pid: self.config.me.clone(), sealed };
-        let is_said = known.reports.get(&self.config.me.node).is_some_and(|said| {
-            let is_enough = sealed.is_none() || said.report.sealed == sealed;
-            said.lease == lease && said.report.pid == report.pid && is_enough
-                // Its own would be overwritten again, without end.
-                || self.is_namesake(&said.report.pid, said.mod_revision)
-        });
-        if is_said {
-            return false;
-        }
-        let key = Key::Report(Arc::clone(&self.config.me.node));
-        self.begin(Vec::new(), vec![(key, report.write(), lease)], Vec::new());
-        true
     }
 
     /// Looks after the connection to the node of another that leads.

@@ -13,7 +13,7 @@ use proptest::prelude::*;
 
 use super::choice::{Count, needed};
 use super::event::Missing;
-use super::keys::{Base, Heir, Record, read_leader, write_leader};
+use super::keys::{Base, Heir, Record, Report, read_leader, write_leader};
 use super::*;
 use crate::elect::tests::{pid, start};
 use world::{Counts, run};

@@ -613,38 +613,14 @@ impl Outbound {
         &mut self,
         request_id: &Reference,
         from: &Pid,
-        function: (&str, &str, u8),
-        arguments: impl FnOnce(&mut TermWriter<'_>),
-    ) {
-        let monitor = |w: &mut TermWriter<'_>| _ = w.atom("monitor");
-        self.spawn_request((request_id, from), function, monitor, arguments);
-    }
-
-    /// The same with the option `{reply, no}`: nobody is told what becomes of it.
-    pub fn spawn_request_unanswered(
-        &mut self,
-        request_id: &Reference,
-        from: &Pid,
-        function: (&str, &str, u8),
-        arguments: impl FnOnce(&mut TermWriter<'_>),
-    ) {
-        let reply = |w: &mut TermWriter<'_>| _ = w.tuple(2).atom("reply").atom("no");
-        self.spawn_request((request_id, from), function, reply, arguments);
-    }
-
-    fn spawn_request(
-        &mut self,
-        (request_id, from): (&Reference, &Pid),
         (module, function, arity): (&str, &str, u8),
-        option: impl FnOnce(&mut TermWriter<'_>),
         arguments: impl FnOnce(&mut TermWriter<'_>),
     ) {
         let open = self.begin();
         let mut term = self.term();
         term.tuple(6).unsigned(op::SPAWN_REQUEST).reference(request_id).pid(from).pid(from);
         term.tuple(3).atom(module).atom(function).integer(i64::from(arity));
-        option(term.list(1));
-        term.nil();
+        term.list(1).atom("monitor").nil();
         arguments(&mut self.payload());
         self.finish(open);
     }

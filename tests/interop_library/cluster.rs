@@ -476,30 +476,6 @@ fn functions_are_called_with_values_of_rust() {
 }
 
 #[test]
-fn functions_are_cast_and_nobody_is_told_what_becomes_of_them() {
-    on_every_otp(|otp| {
-        let epmd = Epmd::start();
-        let beam = BeamNode::start(otp, &epmd, "beam");
-        let node = Running::start(&epmd, "rust");
-        let client = node.client();
-        beam.check("Process.register(self(), :heard)", "true");
-        let cast =
-            |function, arguments: &OwnedTerm| soon(client.erpc_cast_as(beam.name(), function, arguments));
-        let arguments = OwnedTerm::from_value(&(atom("heard"), "hello")).expect("a term");
-        for function in [("erlang", "no_such"), ("erlang", "send")] {
-            assert_eq!(cast(function, &arguments), Ok(()));
-        }
-        beam.check("receive do \"hello\" -> :ok after 30_000 -> :nothing end", ":ok");
-        assert!(matches!(cast(("erlang", "send"), &OwnedTerm::atom("x")), Err(ErpcError::Unwritable(_))));
-        let nobody = soon(client.erpc_cast_as(&at_host("dead"), ("erlang", "send"), &arguments));
-        assert_eq!(nobody, Err(ErpcError::NoConnection));
-        // The process that was to run what is not there has ended by itself.
-        let name = soon(client.erpc_as::<Atom, _>(beam.name(), ("erlang", "node"), &(), PATIENCE));
-        assert_eq!(name.as_ref().map(Atom::as_str), Ok(beam.name()));
-    });
-}
-
-#[test]
 fn what_is_not_to_wait_for_room_is_told_that_there_is_none() {
     let epmd = Epmd::start();
     let beam = BeamNode::start(&Otp::usual(), &epmd, "beam");

@@ -119,31 +119,6 @@ impl Node {
         let still_up = self.peers.get(&peer.name).is_some_and(|up| std::ptr::eq(&*up, peer));
         if still_up { Ok(wait) } else { Err(ErpcError::NoConnection) }
     }
-
-    /// Has `module:function` called on a connected node, and nobody told what becomes of that (kernel, `erpc.erl`, `cast/4`).
-    ///
-    /// # Errors
-    /// That it could not be sent.
-    pub(in crate::node) fn cast_erpc(
-        &self,
-        peer: &PeerHandle,
-        (module, function): (&str, &str),
-        arguments: &[TermView<'_>],
-    ) -> Result<(), ErpcError> {
-        if !peer.offered.contains(DistributionFlags::SPAWN) {
-            return Err(ErpcError::NotSupported);
-        }
-        let request_id = self.registry.new_reference();
-        let mut frames = Outbound::default();
-        let from = &self.net_kernel_process.pid;
-        frames.spawn_request_unanswered(&request_id, from, ("erpc", "execute_cast", 3), |w| {
-            w.list(3).atom(module).atom(function).list(arguments.len());
-            arguments.iter().for_each(|argument| _ = w.term(*argument));
-            w.nil().nil();
-        });
-        peer.leave(|outbox| outbox.frames.append(&mut frames));
-        Ok(())
-    }
 }
 
 /// kernel, erpc.erl, result/4: the exit reason carries what the function gave.

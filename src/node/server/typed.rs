@@ -9,7 +9,6 @@ use serde::de::DeserializeOwned;
 use crate::distribution::ServerRef;
 use crate::etf::{ConvertError, Cursor, OwnedTerm, TermView, TermWriter, from_term, to_term};
 use crate::node::Node;
-use crate::node::peers::PeerHandle;
 use crate::node::peers::erpc::ErpcError;
 use crate::node::server::client::Client;
 use crate::process::CallError;
@@ -198,78 +197,25 @@ impl Client {
         T: DeserializeOwned,
         A: Serialize + ?Sized,
     {
-        let call = self.with_arguments(node, function, arguments, move |called| async move {
-            let Called { node, peer, function: (module, name), arguments } = called;
-            let arguments = self::arguments(&arguments).unwrap_or_default();
-            let write = |w: &mut TermWriter<'_>| arguments.iter().for_each(|argument| _ = w.term(*argument));
-            node.erpc(&peer, (&module, &name), arguments.len(), write, timeout).await
-        });
+        let (this, from) = (Arc::clone(self.node()), Arc::<str>::from(node));
+        let (module, name) = (function.0.to_owned(), function.1.to_owned());
+        let value = OwnedTerm::from_value(arguments);
         async move {
-            let given = within(timeout, call).await.unwrap_or(Err(ErpcError::Timeout))?;
+            let value = value.map_err(ErpcError::Unwritable)?;
+            let arguments = self::arguments(&value).map_err(ErpcError::Unwritable)?;
+            let called = async {
+                let peer = this.connect(&from).await.map_err(|_| ErpcError::NoConnection)?;
+                if !peer.offered.can_decode(value.view().traits()) {
+                    return Err(ErpcError::Undecodable);
+                }
+                let write =
+                    |w: &mut TermWriter<'_>| arguments.iter().for_each(|argument| _ = w.term(*argument));
+                this.erpc(&peer, (&module, &name), arguments.len(), write, timeout).await
+            };
+            let given = within(timeout, called).await.unwrap_or(Err(ErpcError::Timeout))?;
             from_term(given.view()).map_err(ErpcError::Unreadable)
         }
     }
-
-    /// Has a function called on a node, as `:erpc.cast/4` does: it is sent, and nobody is told what becomes of it. A connection is set up
-    /// where there is none.
-    ///
-    /// ```no_run
-    /// # use kvnode::{Node, block_on};
-    /// # let node = Node::builder("rust").start()?;
-    /// let collect = ("erlang", "garbage_collect");
-    /// block_on(node.client().erpc_cast_as("beam@myhost", collect, &()))?;
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    ///
-    /// # Errors
-    /// See [`ErpcError`]. That the function is not there, or fails, is none.
-    pub fn erpc_cast_as<A: Serialize + ?Sized>(
-        &self,
-        node: &str,
-        function: (&str, &str),
-        arguments: &A,
-    ) -> impl Future<Output = Result<(), ErpcError>> + Send + use<A> {
-        self.with_arguments(node, function, arguments, |called| async move {
-            let Called { node, peer, function: (module, name), arguments } = called;
-            let arguments = self::arguments(&arguments).unwrap_or_default();
-            node.cast_erpc(&peer, (&module, &name), &arguments)
-        })
-    }
-
-    /// Connects to the node of a function, and goes on where that can decode the arguments.
-    fn with_arguments<A, T, F, G>(
-        &self,
-        node: &str,
-        function: (&str, &str),
-        arguments: &A,
-        go_on: G,
-    ) -> impl Future<Output = Result<T, ErpcError>> + Send + use<A, T, F, G>
-    where
-        A: Serialize + ?Sized,
-        G: FnOnce(Called) -> F + Send,
-        F: Future<Output = Result<T, ErpcError>> + Send,
-    {
-        let (this, to) = (Arc::clone(self.node()), Arc::<str>::from(node));
-        let function = (function.0.to_owned(), function.1.to_owned());
-        let arguments = OwnedTerm::from_value(arguments);
-        async move {
-            let arguments = arguments.map_err(ErpcError::Unwritable)?;
-            self::arguments(&arguments).map_err(ErpcError::Unwritable)?;
-            let peer = this.connect(&to).await.map_err(|_| ErpcError::NoConnection)?;
-            if !peer.offered.can_decode(arguments.view().traits()) {
-                return Err(ErpcError::Undecodable);
-            }
-            go_on(Called { node: this, peer, function, arguments }).await
-        }
-    }
-}
-
-/// A function that is to be called on a node, to which there is a connection. The arguments are a tuple or a list.
-struct Called {
-    node: Arc<Node>,
-    peer: Arc<PeerHandle>,
-    function: (String, String),
-    arguments: OwnedTerm,
 }
 
 /// Calls and messages that come from no process of the program's own: see [`Client`] for more.

@@ -216,11 +216,11 @@ fn what_is_too_large_is_refused_with_the_bound_and_what_is_not_is_kept() {
     let store = first.open(&names("a")).unwrap();
     let large = binary(&vec![7; 2 << 20]);
     let Err(StoreError::TooLarge(bound)) = put(&store, &term(1), &large) else { panic!("it is too large") };
-    // The head of a binary is five bytes, the key two.
-    let fits = binary(&vec![7; bound as usize - 7]);
+    // The head of a binary is five bytes, the key two, and it counts twice.
+    let fits = binary(&vec![7; bound as usize - 9]);
     put(&store, &term(1), &fits).unwrap();
     assert_eq!(get(&store, &term(1)).unwrap().0, fits);
-    let over = binary(&vec![7; bound as usize - 6]);
+    let over = binary(&vec![7; bound as usize - 8]);
     assert_eq!(put(&store, &term(2), &over), Err(StoreError::TooLarge(bound)));
     // What else goes with it is not in its way.
     let answers =

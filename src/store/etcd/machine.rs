@@ -3,6 +3,7 @@
 //! ```text
 //!              the first load is whole                    its revision is compacted
 //! Loading ------------------------------> Following ------------------------------> Loading, while the table stays
+//!    '--- RolledBack <-------------------------' etcd's revision is lower than it was: nothing is asked any more
 //!
 //!                      a batch is sent                  etcd has done it                 the table has come so far
 //! Idle, Resting ---------------------> Flying::Asked ------------------> Flying::Committed ----------------> Idle

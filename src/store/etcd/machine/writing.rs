@@ -102,6 +102,7 @@ impl Machine {
                 // The revision of the mark tells how far the table has to come.
                 self.moves_next = true;
             }
+            Err(error @ Error::TooManyOperations) => self.too_many_operations(&error),
             Err(error) if is_for_long(&error) => self.refused(&error),
             Err(_) => {
                 self.requeue();

@@ -108,9 +108,11 @@ pub(super) async fn last_mark(
     Ok(Last { mark, observed: observed(applied, found.header) })
 }
 
-/// What an answer with this header shows, that etcd was asked for when the table had come to `applied`.
+/// What an answer with this header shows, that etcd was asked for when the table had come to `applied`. `None`: nothing is wrong, and the
+/// machine need not look.
 pub(super) fn observed(applied: i64, header: Option<ResponseHeader>) -> Option<Input> {
-    header.map(|header| Input::Observed { applied, revision: header.revision })
+    let revision = header?.revision;
+    (revision < applied).then_some(Input::Observed { applied, revision })
 }
 
 #[cfg(test)]

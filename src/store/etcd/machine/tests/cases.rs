@@ -300,6 +300,19 @@ fn where_etcd_takes_few_operations_batches_get_smaller_and_a_write_of_many_keys_
     assert!(small.iter().chain([&last]).all(|number| world.nodes[0].told(*number) == WROTE));
     assert_eq!(world.nodes[0].told(many), Some(Err(StoreError::TooMany(9))));
     world.heal();
+    // Decisions that keep what is there are conditions alone.
+    world.nodes[0].machine.bounds = Bounds::new(3 << 19);
+    world.ask(0, &[9], put_of(3));
+    let keep: Vec<u64> = (0..20).map(|key| world.ask(0, &[key], Ask::Update(Box::new(Keep)))).collect();
+    world.deliver(0);
+    let (number, request) = world.nodes[0].call.take().unwrap();
+    assert_eq!((request.compare.len(), request.success.len()), (20, 1));
+    world.handle(0, Input::Answered(number, Err(Error::TooManyOperations)));
+    for _ in 0..keep.len() {
+        assert!(world.nodes[0].call.as_ref().is_none_or(|(_, request)| request.compare.len() <= TAKEN));
+        world.deliver(0);
+    }
+    assert!(keep.iter().all(|number| world.nodes[0].told(*number) == Some(Ok("kept"))));
     // One that takes none at all is told of, and asked for nothing again and again.
     let one = world.ask(0, &[1], put_of(1));
     let number = world.nodes[0].call.take().unwrap().0;

@@ -13,7 +13,7 @@ use crate::config::ServerName;
 use crate::etf::{OwnedTerm, TermView};
 use crate::node::{Node, ProcessHandle, now};
 use crate::process::group::{Group, Input, Output};
-use crate::process::supervisor::{Intensity, is_orderly};
+use crate::process::supervisor::is_orderly;
 use crate::process::{Ended, ProcessId, Restart, Strategy};
 use crate::within::until;
 
@@ -135,14 +135,12 @@ impl SuperviseGroup<'_> {
         }
         let processes: Vec<_> = started.iter().map(|(_, _, process)| process.clone()).collect();
         let by_id = processes.iter().map(|process| (process.process.id, process.clone())).collect();
-        let limits = &node.config.limits;
-        let intensity = Intensity { restarts_max: limits.restarts_max, period: limits.restart_period };
         let children =
             started.into_iter().map(|(child, restart, process)| (child, restart, process.process.id));
         let (over, is_over) = smol::channel::bounded(1);
         let shell = Shell {
             node: node.this.clone(),
-            group: Group::new(strategy, intensity, children.collect()),
+            group: Group::new(strategy, node.supervision.intensity(), children.collect()),
             by_id,
             processes: Arc::new(Mutex::new(processes)),
             _over: over,

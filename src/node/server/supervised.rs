@@ -158,6 +158,8 @@ impl Children {
 pub(in crate::node) struct Supervision {
     children: Mutex<Children>,
     groups: Groups,
+    /// Of each child, and of each group.
+    intensity: Intensity,
     /// By the process that they end with.
     tasks: Mutex<AHashMap<ProcessId, Vec<Task<()>>>>,
 }
@@ -167,11 +169,15 @@ impl Supervision {
         let intensity = Intensity { restarts_max: limits.restarts_max, period: limits.restart_period };
         let supervisor = Supervisor::new(intensity);
         let children = Children { supervisor, starting: 0, ended_meanwhile: Vec::new() };
-        Self { children: Mutex::new(children), groups: Groups::default(), tasks: Mutex::default() }
+        Self { children: Mutex::new(children), groups: Groups::default(), intensity, tasks: Mutex::default() }
     }
 
     pub(super) const fn groups(&self) -> &Groups {
         &self.groups
+    }
+
+    pub(super) const fn intensity(&self) -> Intensity {
+        self.intensity
     }
 }
 
@@ -234,11 +240,7 @@ impl Node {
         start: impl Fn(&Arc<Self>) -> ProcessHandle + Send + Sync + 'static,
         named: impl Fn(&ProcessHandle) + Send + Sync + 'static,
     ) -> Result<ProcessHandle, NotNamed> {
-        let names = names.into_iter().collect();
-        self.supervise_child(
-            restart,
-            Child { names, start: Arc::new(start), waits: false, named: Arc::new(named) },
-        )
+        self.supervise_child(restart, Child { named: Arc::new(named), ..Child::new(names, start) })
     }
 
     /// As [`supervise_then`](Self::supervise_then), of a process whose `start` or `named` may wait, for a disk or for another machine. It is
@@ -254,11 +256,8 @@ impl Node {
         start: impl Fn(&Arc<Self>) -> ProcessHandle + Send + Sync + 'static,
         named: impl Fn(&ProcessHandle) + Send + Sync + 'static,
     ) -> Result<ProcessHandle, NotNamed> {
-        let names = names.into_iter().collect();
-        self.supervise_child(
-            restart,
-            Child { names, start: Arc::new(start), waits: true, named: Arc::new(named) },
-        )
+        let child = Child { waits: true, named: Arc::new(named), ..Child::new(names, start) };
+        self.supervise_child(restart, child)
     }
 
     fn supervise_child(&self, restart: Restart, child: Child) -> Result<ProcessHandle, NotNamed> {

@@ -250,8 +250,8 @@ pub struct Limits {
     /// A set-up that takes longer, from the connection to the last packet of the handshake, with TLS between the two, is
     /// ended. The default is 10 s.
     pub handshake_duration_max: Duration,
-    /// Monitors and links that one peer may have here: past this number the connection ends. The default is 262,144,
-    /// whose tables are 30 MB.
+    /// Monitors and links that one peer may have here: past this number the connection ends. The default is 262,144.
+    /// The tables of so many monitors and links are 30 MB.
     pub watches_max: usize,
     /// Messages that wait for one server with a mailbox ([`Server`](crate::Server)), and bytes of them: past either, a
     /// call ends at once with `{:system_limit, "…"}`, and a cast or other message is dropped and counted in the log.

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use crate::etf::Pid;
 
-/// Leases that are remembered: one that was lost before them has ended long ago.
+/// So many of a process's last leases are remembered. A lease that was lost before these has ended, and its keys are gone.
 const LEASES_MAX: usize = 16;
 
 /// What tells the keys of such a node from those of an earlier life of this one, and from this process's own. (Their pids do not: two that began in the
@@ -13,14 +13,14 @@ const LEASES_MAX: usize = 16;
 pub(super) struct Namesake {
     /// The revision of etcd that the keys were first read at: what was written before is an earlier life's.
     first_at: i64,
-    /// Those that this process has had last: what is written with one of them is its own.
+    /// The last leases of this process: a key with one of these leases is its own.
     leases: VecDeque<i64>,
-    /// The one that was told of.
+    /// The namesake that people were told of last.
     told: Option<Pid>,
 }
 
 impl Namesake {
-    /// The keys were read for the first time, or are after a wipe of etcd.
+    /// The keys were read for the first time, or for the first time since etcd was wiped.
     pub(super) const fn first_read(&mut self, revision: i64) {
         self.first_at = revision;
     }
@@ -38,7 +38,7 @@ impl Namesake {
         mod_revision > self.first_at && !self.leases.contains(&lease)
     }
 
-    /// One was found, or none. Gives it where people have not been told of it.
+    /// A namesake was found, or none. Gives the namesake where people are to be told of it.
     pub(super) fn found(&mut self, pid: Option<&Pid>) -> Option<Pid> {
         let news = pid.filter(|pid| self.told.as_ref() != Some(pid)).cloned();
         self.told = news.clone().or(self.told.take());

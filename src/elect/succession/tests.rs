@@ -265,7 +265,7 @@ fn nodes_with_one_name_do_not_write_over_each_other_without_end() {
     let outputs = one.outputs();
     assert!(outputs.contains(&Output::Log(Event::Namesake(pid("a@h", 8)))), "{outputs:?}");
     assert!(one.0.under_way.is_none());
-    // Nor is the key taken from one that leads.
+    // Nor is the primary's key taken from a namesake that leads.
     let leader = entry(Key::Leader, write_leader(&pid("a@h", 8), 1), 22, LEASE + 1);
     let own = entry(Key::Record, record().write(), 22, 0);
     one.hand(Input::Changed(vec![Change::Put(leader), Change::Put(own)]));
